@@ -1,0 +1,96 @@
+/* Arenas: a list of chunks, bump allocation in the newest. See arena.h. */
+#include "base/arena.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+struct arena_chunk {
+    struct arena_chunk *prev;
+    size_t cap, used;
+    _Alignas(16) char data[];
+};
+
+enum { CHUNK_MIN = 4096 - 64, CHUNK_MAX = 1 << 20 };
+
+static struct arena_chunk *chunk_new(size_t cap) {
+    struct arena_chunk *c = malloc(sizeof(*c) + cap);
+    mg_assert(c != NULL);
+    c->prev = NULL;
+    c->cap = cap;
+    c->used = 0;
+    return c;
+}
+
+void *arena_alloc(struct arena *a, size_t n) {
+    mg_assert(n <= SIZE_MAX / 4);
+    size_t need = (n ? n : 1) + 15;
+    need &= ~(size_t)15;
+    struct arena_chunk *c = a->head;
+    if (!c || c->cap - c->used < need) {
+        size_t cap = c ? c->cap * 2 : CHUNK_MIN;
+        if (cap > CHUNK_MAX) {
+            cap = CHUNK_MAX;
+        }
+        cap &= ~(size_t)15;
+        if (cap < need) {
+            cap = need;
+        }
+        c = chunk_new(cap);
+        c->prev = a->head;
+        a->head = c;
+    }
+    void *p = c->data + c->used;
+    c->used += need;
+    a->used_bytes += n;
+    memset(p, 0, need);
+    return p;
+}
+
+void arena_fini(struct arena *a) {
+    for (struct arena_chunk *c = a->head; c;) {
+        struct arena_chunk *prev = c->prev;
+        free(c);
+        c = prev;
+    }
+    *a = (struct arena){0};
+}
+
+void arena_reset(struct arena *a) {
+    struct arena_chunk *keep = a->head;
+    if (!keep) {
+        return;
+    }
+    a->head = keep->prev;
+    arena_fini(a);
+    keep->prev = NULL;
+    keep->used = 0;
+    a->head = keep;
+}
+
+struct str arena_dup(struct arena *a, struct str s) {
+    if (!s.p) {
+        return s;
+    }
+    char *p = arena_alloc(a, s.n + 1);
+    memcpy(p, s.p, s.n);
+    return (struct str){p, s.n};
+}
+
+const char *arena_cstr(struct arena *a, struct str s) {
+    return s.p ? arena_dup(a, s).p : "";
+}
+
+struct str arena_printf(struct arena *a, const char *fmt, ...) {
+    va_list ap;
+    va_list ap2;
+    va_start(ap, fmt);
+    va_copy(ap2, ap);
+    int n = vsnprintf(NULL, 0, fmt, ap);
+    va_end(ap);
+    mg_assert(n >= 0);
+    char *p = arena_alloc(a, (size_t)n + 1);
+    (void)vsnprintf(p, (size_t)n + 1, fmt, ap2);
+    va_end(ap2);
+    return (struct str){p, (size_t)n};
+}

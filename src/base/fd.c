@@ -1,0 +1,92 @@
+/* File descriptors and small files. See fd.h. */
+#include "base/fd.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+void fd_close(int *fd) {
+    if (*fd >= 0) {
+        (void)close(*fd);
+        *fd = -1;
+    }
+}
+
+int fd_set_nonblock(int fd) {
+    int fl = fcntl(fd, F_GETFL);
+    return fl < 0 || fcntl(fd, F_SETFL, fl | O_NONBLOCK) < 0 ? -errno : 0;
+}
+
+int file_read(int dir_fd, const char *path, struct buf *b, size_t max) {
+    MG_CLEANUP(fd_close) int fd = openat(dir_fd, path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0) {
+        return -errno;
+    }
+    size_t total = 0;
+    for (;;) {
+        char *p = buf_reserve(b, 65536);
+        if (!p) {
+            return ERR_TOO_BIG;
+        }
+        ssize_t n = read(fd, p, 65536);
+        if (n < 0) {
+            if (errno == EINTR) {
+                continue;
+            }
+            return -errno;
+        }
+        if (n == 0) {
+            return 0;
+        }
+        b->n += (size_t)n;
+        total += (size_t)n;
+        if (total > max) {
+            return ERR_TOO_BIG;
+        }
+    }
+}
+
+static int write_all(int fd, struct str s) {
+    while (s.n) {
+        ssize_t n = write(fd, s.p, s.n);
+        if (n < 0) {
+            if (errno == EINTR) {
+                continue;
+            }
+            return -errno;
+        }
+        s = str_sub(s, (size_t)n, s.n);
+    }
+    return 0;
+}
+
+int file_replace(int dir_fd, const char *path, struct str content, unsigned mode) {
+    char tmp[512];
+    if (snprintf(tmp, sizeof(tmp), "%s.tmp.%d", path, (int)getpid()) >= (int)sizeof(tmp)) {
+        return -ENAMETOOLONG;
+    }
+    (void)unlinkat(dir_fd, tmp, 0);
+    MG_CLEANUP(fd_close)
+    int fd = openat(dir_fd, tmp, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
+    if (fd < 0) {
+        return -errno;
+    }
+    int r = write_all(fd, content);
+    if (r == 0 && fsync(fd) < 0) {
+        r = -errno;
+    }
+    if (r == 0 && renameat(dir_fd, tmp, dir_fd, path) < 0) {
+        r = -errno;
+    }
+    if (r < 0) {
+        (void)unlinkat(dir_fd, tmp, 0);
+    }
+    return r;
+}
+
+int sysctl_write(const char *path, const char *value) {
+    MG_CLEANUP(fd_close) int fd = open(path, O_WRONLY | O_CLOEXEC);
+    return fd < 0 ? -errno : write_all(fd, str_c(value));
+}

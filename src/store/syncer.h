@@ -1,0 +1,27 @@
+/* "Snapshot, then changes": list + watch + reconnect + compaction become one ordered stream.
+ * Guarantees to the consumer: each item it knows is the newest this syncer has seen; an update that
+ * changes nothing is not passed on; in_sync is said exactly once, after the first whole snapshot; after
+ * a lost position a new snapshot is compared with what was passed on, so only differences (deletes
+ * included) arrive; revisions of an item never go backwards. */
+#pragma once
+
+#include "store/store.h"
+
+struct syncer;
+
+struct syncer_ops {
+    /* value STR_NULL = deleted. The strings live until the call returns. */
+    void (*on_item)(void *arg, const struct store_item *it);
+    void (*on_in_sync)(void *arg);
+    /* End of a burst: everything up to `revision` has been passed on. Consumers flush here. */
+    void (*on_batch_end)(void *arg, uint64_t revision);
+    /* Connection to the store lost or back (embedded: never). */
+    void (*on_connected)(void *arg, bool is_connected);
+};
+
+/* space: STORE_SPACE_RESOURCES or _IPAM, whole. Starts at once; the first snapshot is passed on from
+ * inside this call when the driver answers at once (sqlite). */
+MG_NODISCARD int syncer_start(struct store *s, struct loop *l, struct str space,
+                              const struct syncer_ops *ops, void *arg, struct syncer **out,
+                              struct err *e);
+void syncer_free(struct syncer *y);
