@@ -1,5 +1,6 @@
 /* Arenas: memory by lifetime (process, config, session, request, scratch). Everything allocated is
- * freed at once. Allocation aborts when memory is out: callers bound what comes from outside before. */
+ * freed at once. Allocation aborts when memory is out: callers bound what comes from outside
+ * before. */
 #pragma once
 
 #include "base/str.h"

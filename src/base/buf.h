@@ -1,4 +1,5 @@
-/* struct buf: growing text with a mandatory maximum. Overflow is a state, checked once at the end. */
+/* struct buf: growing text with a mandatory maximum. Overflow is a state, checked once at the end.
+ */
 #pragma once
 
 #include "base/str.h"
@@ -21,7 +22,8 @@ void buf_str(struct buf *b, struct str s);
 void buf_printf(struct buf *b, const char *fmt, ...) MG_PRINTF(2, 3);
 /* Removes n bytes from the front (consumed input). */
 void buf_consume(struct buf *b, size_t n);
-/* Room for n more bytes at b->p + b->n, or NULL (and overflow). Caller adds to b->n what it wrote. */
+/* Room for n more bytes at b->p + b->n, or NULL (and overflow). Caller adds to b->n what it wrote.
+ */
 char *buf_reserve(struct buf *b, size_t n);
 static inline struct str buf_view(const struct buf *b) {
     return (struct str){b->p ? b->p : "", b->n};

@@ -1,6 +1,6 @@
-/* Errors: functions return 0 or a negative code (below); those at a boundary also fill a struct err,
- * the last argument, which may be NULL. The message is a sentence for people: what, where, found,
- * allowed, repair. Whoever decides the outcome prints it, once. */
+/* Errors: functions return 0 or a negative code (below); those at a boundary also fill a struct
+ * err, the last argument, which may be NULL. The message is a sentence for people: what, where,
+ * found, allowed, repair. Whoever decides the outcome prints it, once. */
 #pragma once
 
 #include "base/attr.h"
@@ -12,12 +12,12 @@ enum {
     ERR_NOT_FOUND = -ENOENT,
     ERR_EXISTS = -EEXIST,
     ERR_INVALID = -EINVAL,
-    ERR_CONFLICT = -ESTALE,   /* compare-and-swap lost: read again and retry */
-    ERR_GONE = -EKEYEXPIRED,  /* revision too old to watch from: list again */
-    ERR_RETRY = -EAGAIN,      /* temporary: the same call may work later */
-    ERR_NO_SPACE = -ENOSPC,   /* no address, no disk */
-    ERR_CORRUPT = -EUCLEAN,   /* stored data can't be read */
-    ERR_TOO_BIG = -E2BIG,     /* a named limit was exceeded */
+    ERR_CONFLICT = -ESTALE,  /* compare-and-swap lost: read again and retry */
+    ERR_GONE = -EKEYEXPIRED, /* revision too old to watch from: list again */
+    ERR_RETRY = -EAGAIN,     /* temporary: the same call may work later */
+    ERR_NO_SPACE = -ENOSPC,  /* no address, no disk */
+    ERR_CORRUPT = -EUCLEAN,  /* stored data can't be read */
+    ERR_TOO_BIG = -E2BIG,    /* a named limit was exceeded */
     ERR_DENIED = -EACCES,
     ERR_UNAVAILABLE = -ENOTCONN, /* the other side (agent, datastore) can't be reached */
 };

@@ -1,6 +1,6 @@
-/* SipHash-1-3 (Aumasson, Bernstein), SHA-1 and SHA-2 (FIPS 180-4), hex and base64url. OpenSSL would do
- * the digests, but margay-cni and the agent's start-up pay 1 ms for loading it, and these are names,
- * not secrets. */
+/* SipHash-1-3 (Aumasson, Bernstein), SHA-1 and SHA-2 (FIPS 180-4), hex and base64url. OpenSSL would
+ * do the digests, but margay-cni and the agent's start-up pay 1 ms for loading it, and these are
+ * names, not secrets. */
 #include "base/hash.h"
 
 #include <sys/random.h>
@@ -25,18 +25,18 @@ static inline uint64_t rotl64(uint64_t x, int b) {
     return (x << b) | (x >> (64 - b));
 }
 
-#define SIPROUND                                                                                   \
-    do {                                                                                           \
-        v0 += v1;                                                                                  \
-        v1 = rotl64(v1, 13) ^ v0;                                                                  \
-        v0 = rotl64(v0, 32);                                                                       \
-        v2 += v3;                                                                                  \
-        v3 = rotl64(v3, 16) ^ v2;                                                                  \
-        v0 += v3;                                                                                  \
-        v3 = rotl64(v3, 21) ^ v0;                                                                  \
-        v2 += v1;                                                                                  \
-        v1 = rotl64(v1, 17) ^ v2;                                                                  \
-        v2 = rotl64(v2, 32);                                                                       \
+#define SIPROUND                  \
+    do {                          \
+        v0 += v1;                 \
+        v1 = rotl64(v1, 13) ^ v0; \
+        v0 = rotl64(v0, 32);      \
+        v2 += v3;                 \
+        v3 = rotl64(v3, 16) ^ v2; \
+        v0 += v3;                 \
+        v3 = rotl64(v3, 21) ^ v0; \
+        v2 += v1;                 \
+        v1 = rotl64(v1, 17) ^ v2; \
+        v2 = rotl64(v2, 32);      \
     } while (0)
 
 uint64_t hash_str(struct str s) {
@@ -162,7 +162,8 @@ static void sha2_block(uint32_t *h, const uint8_t *p) {
 }
 
 /* Merkle-Damgard padding with a 64-bit big-endian length, shared by SHA-1 and SHA-2. */
-static void md_run(uint32_t *h, const void *data, size_t n, void (*block)(uint32_t *, const uint8_t *)) {
+static void md_run(uint32_t *h, const void *data, size_t n,
+                   void (*block)(uint32_t *, const uint8_t *)) {
     const uint8_t *p = data;
     size_t left = n;
     for (; left >= 64; left -= 64, p += 64) {

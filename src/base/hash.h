@@ -1,5 +1,5 @@
-/* Hashes: seeded SipHash-1-3 for keys from outside, a cheap mix for integers; SHA-1/224/256 for names
- * that Calico computes (interface names, selector ids). */
+/* Hashes: seeded SipHash-1-3 for keys from outside, a cheap mix for integers; SHA-1/224/256 for
+ * names that Calico computes (interface names, selector ids). */
 #pragma once
 
 #include "base/str.h"

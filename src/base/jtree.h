@@ -1,5 +1,6 @@
-/* Documents as trees: what JSON and YAML text become before a schema reads them. A tree keeps all that
- * the user wrote, in order, with the line and column of each node for errors. Lives in one arena. */
+/* Documents as trees: what JSON and YAML text become before a schema reads them. A tree keeps all
+ * that the user wrote, in order, with the line and column of each node for errors. Lives in one
+ * arena. */
 #pragma once
 
 #include "base/arena.h"
@@ -22,16 +23,17 @@ struct jnode {
     size_t n;                          /* number of members */
 };
 
-#define jnode_each(it, parent)                                                                     \
-    for (struct jnode * it = (parent) ? (parent)->child : NULL; it; it = it->next)
+#define jnode_each(it, parent) \
+    for (struct jnode *it = (parent) ? (parent)->child : NULL; it; it = it->next)
 
-/* Limits for input from outside; json_limits_default is what every caller uses unless it says why. */
+/* Limits for input from outside; json_limits_default is what every caller uses unless it says why.
+ */
 struct jlimits {
-    size_t max_bytes;  /* of text */
+    size_t max_bytes; /* of text */
     size_t max_nodes;
     size_t max_depth;
-    size_t max_string; /* bytes of one scalar or key */
-    size_t max_aliases;/* YAML */
+    size_t max_string;  /* bytes of one scalar or key */
+    size_t max_aliases; /* YAML */
 };
 extern const struct jlimits json_limits_default; /* 32 MiB, 2 M nodes, depth 64, 4 MiB, 1,000 */
 
@@ -42,7 +44,8 @@ MG_NODISCARD int json_parse(struct str text, const struct jlimits *lim, struct a
 
 /* All documents of a YAML (1.1 core as kubectl reads it: sigs.k8s.io/yaml) or JSON stream. Calls cb
  * for each document; a document with a syntax error ends the stream: cb was called for those before
- * it, and the error is returned. Empty documents are skipped. name is for error text ("pods.yaml"). */
+ * it, and the error is returned. Empty documents are skipped. name is for error text ("pods.yaml").
+ */
 MG_NODISCARD int yaml_each(struct str text, const char *name, const struct jlimits *lim,
                            struct arena *a, int (*cb)(void *arg, struct jnode *doc), void *arg,
                            struct err *e);
@@ -69,8 +72,8 @@ bool jnode_eq(const struct jnode *a, const struct jnode *b);
 /* RFC 7396: patches target (changed in place or replaced); result in the arena. */
 struct jnode *jnode_merge_patch(struct arena *a, struct jnode *target, const struct jnode *patch);
 
-/* Output. json_write: compact when indent == 0. yaml_write: block style, strings quoted only when they
- * would read back as something else. */
+/* Output. json_write: compact when indent == 0. yaml_write: block style, strings quoted only when
+ * they would read back as something else. */
 void json_write(struct buf *b, const struct jnode *n, unsigned indent);
 void yaml_write(struct buf *b, const struct jnode *n);
 /* A JSON string with quotes and escapes (U+2028/9, control bytes; invalid UTF-8 becomes U+FFFD). */

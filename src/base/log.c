@@ -38,7 +38,8 @@ bool log_enabled(enum log_level level) {
     return level >= min_level;
 }
 
-void log_write(enum log_level level, const char *component, const char *event, const char *fmt, ...) {
+void log_write(enum log_level level, const char *component, const char *event, const char *fmt,
+               ...) {
     char line[2048];
     struct timespec ts;
     struct tm tm;

@@ -102,7 +102,8 @@ int64_t loop_now_ns(struct loop *l MG_UNUSED) {
 
 static void on_poll(uv_poll_t *h, int status, int events) {
     struct loop_poll *p = container_of(h, struct loop_poll, h);
-    unsigned ev = (events & UV_READABLE ? LOOP_READ : 0U) | (events & UV_WRITABLE ? LOOP_WRITE : 0U);
+    unsigned ev =
+        (events & UV_READABLE ? LOOP_READ : 0U) | (events & UV_WRITABLE ? LOOP_WRITE : 0U);
     /* An error on the descriptor shows up as readable: the owner's read will say what it is. */
     if (!p->closed) {
         p->cb(p->arg, status < 0 ? LOOP_READ : ev);

@@ -1,5 +1,5 @@
-/* The event loop of a process: libuv behind a thin shape, so that logic never names libuv. One thread
- * runs the loop; loop_work is the only way to another thread. */
+/* The event loop of a process: libuv behind a thin shape, so that logic never names libuv. One
+ * thread runs the loop; loop_work is the only way to another thread. */
 #pragma once
 
 #include "base/arena.h"
@@ -27,7 +27,8 @@ void loop_poll_set(struct loop_poll *p, unsigned events);
 void loop_poll_free(struct loop_poll *p); /* accepts NULL; safe inside its own callback */
 
 struct loop_timer *loop_timer_new(struct loop *l, void (*cb)(void *arg), void *arg);
-/* Fires once after delay (rounded up to ms), then every `repeat_ms` if not 0. Restarts if running. */
+/* Fires once after delay (rounded up to ms), then every `repeat_ms` if not 0. Restarts if running.
+ */
 void loop_timer_start(struct loop_timer *t, int64_t delay_ms, int64_t repeat_ms);
 void loop_timer_stop(struct loop_timer *t);
 void loop_timer_free(struct loop_timer *t); /* accepts NULL */

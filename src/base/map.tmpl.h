@@ -2,10 +2,10 @@
  *   MAP_NAME     prefix of the type and functions (struct NAME, NAME_get, …)
  *   MAP_KEY      key type;   MAP_VAL   value type
  *   MAP_HASH(k)  uint64_t;   MAP_EQ(a, b)
- * Power-of-two table, linear probing, backward-shift deletion: no tombstones. Starts as {0}. Values and
- * keys are moved on growth and deletion, so pointers into the table live until the next put or del.
- * Iteration order is unspecified: sort what people see. Iterate:
- *   for (size_t i = 0; NAME_next(&m, &i, &k, &v);) …           (v points at the value; no put/del inside) */
+ * Power-of-two table, linear probing, backward-shift deletion: no tombstones. Starts as {0}. Values
+ * and keys are moved on growth and deletion, so pointers into the table live until the next put or
+ * del. Iteration order is unspecified: sort what people see. Iterate: for (size_t i = 0;
+ * NAME_next(&m, &i, &k, &v);) …           (v points at the value; no put/del inside) */
 #include "base/attr.h"
 
 #include <stdbool.h>
@@ -72,8 +72,8 @@ MG_UNUSED static inline void MAP_FN(_grow)(struct MAP_NAME *m) {
     free(old.slots);
 }
 
-/* The value of k, made zero-filled if it was not there (then *is_new, if given, is true). The stored
- * key is k itself: pass one that lives as long as the entry. */
+/* The value of k, made zero-filled if it was not there (then *is_new, if given, is true). The
+ * stored key is k itself: pass one that lives as long as the entry. */
 MG_UNUSED static inline MAP_VAL *MAP_FN(_put)(struct MAP_NAME *m, MAP_KEY k, bool *is_new) {
     if ((m->n + 1) * 4 > m->cap * 3) {
         MAP_FN(_grow)(m);

@@ -1,5 +1,6 @@
-/* struct str: a view of bytes with a length, passed by value. It owns nothing: the memory belongs to
- * an arena, a buffer or a literal that outlives it. p == NULL is "absent"; n == 0 with p is "empty". */
+/* struct str: a view of bytes with a length, passed by value. It owns nothing: the memory belongs
+ * to an arena, a buffer or a literal that outlives it. p == NULL is "absent"; n == 0 with p is
+ * "empty". */
 #pragma once
 
 #include "base/attr.h"
@@ -46,10 +47,12 @@ struct str str_sub(struct str s, size_t from, size_t to);
 /* Without blanks (space, tab, CR, LF) at both ends. */
 struct str str_trim(struct str s);
 /* Cuts *rest at the first sep: returns the part before it and leaves the rest; when no sep is left
- * it returns everything and *rest becomes STR_NULL. Loop: while (rest.p) { part = str_cut(&rest, ','); } */
+ * it returns everything and *rest becomes STR_NULL. Loop: while (rest.p) { part = str_cut(&rest,
+ * ','); } */
 struct str str_cut(struct str *rest, char sep);
 
-/* Decimal, no blanks, no sign for _u64. Returns 0 or -EINVAL / -ERANGE; *out untouched on failure. */
+/* Decimal, no blanks, no sign for _u64. Returns 0 or -EINVAL / -ERANGE; *out untouched on failure.
+ */
 MG_NODISCARD int str_to_u64(struct str s, uint64_t *out);
 MG_NODISCARD int str_to_i64(struct str s, int64_t *out);
 MG_NODISCARD int str_to_double(struct str s, double *out);

@@ -120,9 +120,9 @@ static void t_map__random_operations__equals_array(void **state MG_UNUSED) {
 }
 
 static void t_ip_parse__hostile_text__refused(void **state MG_UNUSED) {
-    static const char *const bad[] = {"",        "1.2.3",     "1.2.3.4.5", "01.2.3.4", "1.2.3.256",
-                                      "1.2.3.4 ", "::1%lo",   "1::2::3",   "g::",      ":",
-                                      "1.2.3.04"};
+    static const char *const bad[] = {"",          "1.2.3",    "1.2.3.4.5", "01.2.3.4",
+                                      "1.2.3.256", "1.2.3.4 ", "::1%lo",    "1::2::3",
+                                      "g::",       ":",        "1.2.3.04"};
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
         struct ip46 ip;
         if (ip_parse(str_c(bad[i]), &ip) == 0) {
@@ -130,7 +130,7 @@ static void t_ip_parse__hostile_text__refused(void **state MG_UNUSED) {
         }
     }
     static const char *const bad_prefix[] = {"1.2.3.4/33", "1.2.3.4/", "1.2.3.4/-1", "1.2.3.4/08",
-                                             "::/129", "/8", "1.2.3.4/8/8"};
+                                             "::/129",     "/8",       "1.2.3.4/8/8"};
     for (size_t i = 0; i < ARRAY_LEN(bad_prefix); i++) {
         struct prefix p;
         if (prefix_parse(str_c(bad_prefix[i]), &p) == 0) {
