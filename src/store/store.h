@@ -1,13 +1,14 @@
 /* The datastore: what should be. One interface over sqlite (embedded), etcd and the Kubernetes API.
  *
- * Objects are JSON texts, addressed by kind, namespace ("" for cluster-wide) and name. Every write has
- * a revision; an object's resourceVersion is the revision of its last write, as decimal text. Calls
- * block until the answer is durable (sqlite) or acknowledged (network drivers; the agent calls those
- * from a worker). A struct store belongs to one thread. All strings given out live in the arena named
- * by the caller.
+ * Objects are JSON texts, addressed by kind, namespace ("" for cluster-wide) and name. Every write
+ * has a revision; an object's resourceVersion is the revision of its last write, as decimal text.
+ * Calls block until the answer is durable (sqlite) or acknowledged (network drivers; the agent
+ * calls those from a worker). A struct store belongs to one thread. All strings given out live in
+ * the arena named by the caller.
  *
- * Beside resources there are raw items under a "space" of their own (IPAM blocks, affinities, handles,
- * config; state that is not an API object): space STORE_SPACE_IPAM uses Calico's key paths without
+ * Beside resources there are raw items under a "space" of their own (IPAM blocks, affinities,
+ * handles, config; state that is not an API object): space STORE_SPACE_IPAM uses Calico's key paths
+ * without
  * "/calico", e.g. "/ipam/v2/assignment/ipv4/block/10.44.7.0-26". */
 #pragma once
 
@@ -17,7 +18,8 @@
 
 struct store;
 
-#define STORE_SPACE_RESOURCES "r" /* key = kind "/" namespace "/" name, kind as "NetworkPolicy.networking.k8s.io" */
+#define STORE_SPACE_RESOURCES \
+    "r" /* key = kind "/" namespace "/" name, kind as "NetworkPolicy.networking.k8s.io" */
 #define STORE_SPACE_IPAM "i"
 
 struct store_key {
@@ -27,16 +29,16 @@ struct store_key {
 
 struct store_item {
     struct str space, key;
-    struct str value;    /* JSON text; STR_NULL in a delete event */
-    uint64_t revision;   /* of the last write of this item (delete event: of the delete) */
+    struct str value;  /* JSON text; STR_NULL in a delete event */
+    uint64_t revision; /* of the last write of this item (delete event: of the delete) */
 };
 
 /* REV_ANY: unconditional. REV_NONE: must not exist (create). Else: compare-and-swap. */
 #define REV_ANY UINT64_MAX
 #define REV_NONE 0
 
-/* url: see interfaces, section 1 ("sqlite:PATH", …). Opens or makes the store. ERR_CORRUPT names the
- * file and what to do; the file is left as it is. */
+/* url: see interfaces, section 1 ("sqlite:PATH", …). Opens or makes the store. ERR_CORRUPT names
+ * the file and what to do; the file is left as it is. */
 MG_NODISCARD int store_open(const char *url, struct store **out, struct err *e);
 void store_close(struct store *s);
 
@@ -54,9 +56,9 @@ MG_NODISCARD int store_put(struct store *s, struct store_key k, struct str value
                            uint64_t *revision_out, struct err *e);
 MG_NODISCARD int store_delete(struct store *s, struct store_key k, uint64_t expect, struct err *e);
 
-/* Writes between begin and commit become durable together, cheaply, where the driver can (sqlite: one
- * transaction, one fsync); elsewhere they are single writes. Rollback undoes only where it can: logic
- * must be right without it. Nesting is not allowed. Watchers see the changes after commit. */
+/* Writes between begin and commit become durable together, cheaply, where the driver can (sqlite:
+ * one transaction, one fsync); elsewhere they are single writes. Rollback undoes only where it can:
+ * logic must be right without it. Nesting is not allowed. Watchers see the changes after commit. */
 MG_NODISCARD int store_begin(struct store *s, struct err *e);
 MG_NODISCARD int store_commit(struct store *s, struct err *e);
 void store_rollback(struct store *s);
@@ -64,8 +66,8 @@ void store_rollback(struct store *s);
 /* The revision of the newest write. */
 uint64_t store_revision(struct store *s);
 
-/* Watch: calls on the loop for every change of an item under prefix after `from_revision`, in order,
- * none missed, none twice. ERR_GONE through on_end when from_revision is too old. */
+/* Watch: calls on the loop for every change of an item under prefix after `from_revision`, in
+ * order, none missed, none twice. ERR_GONE through on_end when from_revision is too old. */
 struct store_watch;
 struct store_watch_ops {
     void (*on_item)(void *arg, const struct store_item *it); /* put or delete */

@@ -1,8 +1,8 @@
 /* "Snapshot, then changes": list + watch + reconnect + compaction become one ordered stream.
  * Guarantees to the consumer: each item it knows is the newest this syncer has seen; an update that
- * changes nothing is not passed on; in_sync is said exactly once, after the first whole snapshot; after
- * a lost position a new snapshot is compared with what was passed on, so only differences (deletes
- * included) arrive; revisions of an item never go backwards. */
+ * changes nothing is not passed on; in_sync is said exactly once, after the first whole snapshot;
+ * after a lost position a new snapshot is compared with what was passed on, so only differences
+ * (deletes included) arrive; revisions of an item never go backwards. */
 #pragma once
 
 #include "store/store.h"
@@ -19,8 +19,8 @@ struct syncer_ops {
     void (*on_connected)(void *arg, bool is_connected);
 };
 
-/* space: STORE_SPACE_RESOURCES or _IPAM, whole. Starts at once; the first snapshot is passed on from
- * inside this call when the driver answers at once (sqlite). */
+/* space: STORE_SPACE_RESOURCES or _IPAM, whole. Starts at once; the first snapshot is passed on
+ * from inside this call when the driver answers at once (sqlite). */
 MG_NODISCARD int syncer_start(struct store *s, struct loop *l, struct str space,
                               const struct syncer_ops *ops, void *arg, struct syncer **out,
                               struct err *e);
