@@ -285,9 +285,9 @@ static int parse_operand(struct parser *p, struct selector **out) {
         return r;
     }
     if (negate) {
-        struct selector *not = node(p, SEL_NOT);
-        not ->child = s;
-        s = not ;
+        struct selector *inverse = node(p, SEL_NOT);
+        inverse->child = s;
+        s = inverse;
     }
     *out = s;
     return 0;
