@@ -278,9 +278,15 @@ class WithAgent(Case):
         text = self.conf(pad=pad)
         self.assertEqual(len(text), MIB)
         reply = os.urandom(MIB)
-        agent, p = self.call("ADD", answers(0, reply), stdin=text)
+        n_fds = []
+
+        def script(agent, conn):
+            n_fds.append(len(agent.fds))
+            answers(0, reply)(agent, conn)
+        agent, p = self.call("ADD", script, stdin=text)
         agent.finish()
         self.assertEqual(agent.request["stdin"], text)
+        self.assertEqual(n_fds, [1], "the namespace goes once, however often send is called")
         self.assertEqual(p.stdout, reply)
 
     def test_odd_agents(self):
@@ -391,6 +397,11 @@ class Delegation(Case):
         got = self.delegate("host-local", "CHECK", b'{"a": 1}')
         self.assertEqual(got, [(0, b"CHECK c0ffee eth0 K8S_POD_NAME=web;K8S_POD_NAMESPACE=shop\n"
                                    b'{"a": 1}')])
+
+    def test_command_stands_once_in_its_environment(self):
+        self.put("static", "cat /proc/$$/environ")
+        env = self.delegate("static", "DEL", b"")[0][1].split(b"\0")
+        self.assertEqual([e for e in env if e.startswith(b"CNI_COMMAND=")], [b"CNI_COMMAND=DEL"])
 
     def test_exit_code_and_error_text_come_back(self):
         self.put("dhcp", 'echo "{\\"code\\": 100}"; exit 3')
@@ -568,6 +579,7 @@ class WithoutAgent(Case):
 
     @unittest.skipUnless(IS_STATIC and shutil.which("strace"), "needs strace and the static build")
     def test_del_is_flushed_before_it_succeeds(self):
+        self.assertEqual(self.plugin("DEL").returncode, 0)  # makes the folders, with their fsyncs
         log = os.path.join(self.dir, "log")
         subprocess.run(["strace", "-o", log, "-e", "trace=fsync,rename,renameat,renameat2,exit_group",
                         os.path.join(self.bin, "margay-cni")], env=self.env("DEL"),
@@ -576,7 +588,7 @@ class WithoutAgent(Case):
             calls = [line.split("(")[0] for line in f if "(" in line]
         at = [i for i, c in enumerate(calls) if c.startswith("rename")]
         self.assertEqual(len(at), 1, calls)
-        self.assertEqual((calls[at[0] - 1], calls[at[0] + 1]), ("fsync", "fsync"))
+        self.assertEqual([calls[:at[0]], calls[at[0] + 1:]], [["fsync"], ["fsync", "exit_group"]])
 
     def test_symlinked_spool_is_refused(self):
         target = os.path.join(self.dir, "target")
