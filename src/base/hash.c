@@ -39,14 +39,11 @@ static inline uint64_t rotl64(uint64_t x, int b) {
         v2 = rotl64(v2, 32);      \
     } while (0)
 
-uint64_t hash_str(struct str s) {
-    if (!seed_ready) {
-        seed_init();
-    }
-    uint64_t v0 = seed_k0 ^ 0x736f6d6570736575ULL;
-    uint64_t v1 = seed_k1 ^ 0x646f72616e646f6dULL;
-    uint64_t v2 = seed_k0 ^ 0x6c7967656e657261ULL;
-    uint64_t v3 = seed_k1 ^ 0x7465646279746573ULL;
+static uint64_t siphash(uint64_t k0, uint64_t k1, struct str s) {
+    uint64_t v0 = k0 ^ 0x736f6d6570736575ULL;
+    uint64_t v1 = k1 ^ 0x646f72616e646f6dULL;
+    uint64_t v2 = k0 ^ 0x6c7967656e657261ULL;
+    uint64_t v3 = k1 ^ 0x7465646279746573ULL;
     size_t n = s.n;
     const char *p = s.p;
     for (; n >= 8; n -= 8, p += 8) {
@@ -68,6 +65,17 @@ uint64_t hash_str(struct str s) {
     SIPROUND;
     SIPROUND;
     return v0 ^ v1 ^ v2 ^ v3;
+}
+
+uint64_t hash_str(struct str s) {
+    if (!seed_ready) {
+        seed_init();
+    }
+    return siphash(seed_k0, seed_k1, s);
+}
+
+uint64_t hash_fixed(uint64_t seed, const void *p, size_t n) {
+    return siphash(seed, 0x6d61726761793031ULL, str_n(p, n));
 }
 
 static inline uint32_t rotl32(uint32_t x, int b) {

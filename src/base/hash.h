@@ -7,6 +7,8 @@
 /* Random per process unless hash_seed_set was called first (tests, fuzzers: reproducible). */
 uint64_t hash_str(struct str s);
 void hash_seed_set(uint64_t k0, uint64_t k1);
+/* The same in every process and version: for fingerprints that are kept. Not for outside keys. */
+uint64_t hash_fixed(uint64_t seed, const void *p, size_t n);
 static inline uint64_t hash_u64(uint64_t x) {
     x ^= x >> 33;
     x *= 0xff51afd7ed558ccdULL;
