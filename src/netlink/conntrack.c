@@ -1,0 +1,158 @@
+/* Removal of tracked connections by address (nfnetlink ctnetlink). See conntrack.h. One or two
+ * addresses are asked for by filter, which the kernel applies (5.8 and later); for more, or where
+ * it doesn't, the whole table is read once and looked through here. */
+#include "netlink/conntrack.h"
+
+#include "base/fd.h"
+
+#include <arpa/inet.h>
+#include <linux/netfilter/nfnetlink.h>
+#include <linux/netfilter/nfnetlink_conntrack.h>
+#include <sys/socket.h>
+
+#define FILTERED_MAX 2
+/* The kernel's own names for these are not in its exported headers. */
+#define FILTER_IP_SRC (1U << 0)
+#define FILTER_IP_DST (1U << 1)
+#define FILTER_ORIG 1 /* CTA_FILTER_ORIG_FLAGS */
+#define FILTER_REPLY 2
+#define COUNT_PATH "/proc/sys/net/netfilter/nf_conntrack_count"
+
+static size_t add(struct nl *nl, uint8_t type, uint8_t family) {
+    struct nfgenmsg g = {.nfgen_family = family, .version = NFNETLINK_V0};
+    return nl_add(nl, (uint16_t)((NFNL_SUBSYS_CTNETLINK << 8) | type), 0, &g, sizeof(g));
+}
+
+/* One place where an address can stand in an entry. */
+struct place {
+    uint16_t tuple, attr_v4, attr_v6;
+    uint32_t orig_flags, reply_flags;
+};
+
+static const struct place places[] = {
+    {CTA_TUPLE_ORIG, CTA_IP_V4_SRC, CTA_IP_V6_SRC, FILTER_IP_SRC, 0},
+    {CTA_TUPLE_ORIG, CTA_IP_V4_DST, CTA_IP_V6_DST, FILTER_IP_DST, 0},
+    {CTA_TUPLE_REPLY, CTA_IP_V4_SRC, CTA_IP_V6_SRC, 0, FILTER_IP_SRC},
+    {CTA_TUPLE_REPLY, CTA_IP_V4_DST, CTA_IP_V6_DST, 0, FILTER_IP_DST},
+};
+
+struct found {
+    const struct ip46 *ips;
+    size_t n_ips;
+    struct nl *del;
+    size_t n;
+};
+
+static bool is_wanted(const struct found *f, uint8_t family, const struct nlattr *a) {
+    struct ip46 ip = {.family = family};
+    const void *p = nl_attr_data(a, ip_bytes(&ip));
+    if (!p) {
+        return false;
+    }
+    memcpy(ip.b, p, ip_bytes(&ip));
+    for (size_t i = 0; i < f->n_ips; i++) {
+        if (ip_eq(&ip, &f->ips[i])) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Carries out the removals so far. An entry that was found at two places, or ended by itself
+ * meanwhile, answers -ENOENT. */
+static int delete_found(struct found *f, struct err *e) {
+    size_t n = nl_pending(f->del);
+    int r = nl_exchange(f->del, e);
+    for (size_t i = 0; r == 0 && i < n; i++) {
+        f->n += nl_code(f->del, i) == 0;
+    }
+    return r;
+}
+
+static int on_entry(void *arg, const struct nlmsghdr *h) {
+    struct found *f = arg;
+    const struct nlattr *tb[CTA_ZONE + 1], *tuple[CTA_TUPLE_IP + 1], *ip[CTA_IP_V6_DST + 1];
+    uint8_t af = ((const uint8_t *)h)[NLMSG_HDRLEN];
+    uint8_t family = af == AF_INET ? IP_V4 : IP_V6;
+    nl_attrs(h, sizeof(struct nfgenmsg), tb, CTA_ZONE);
+    bool hit = false;
+    for (size_t i = 0; i < ARRAY_LEN(places) && !hit; i++) {
+        nl_attrs_nested(tb[places[i].tuple], tuple, CTA_TUPLE_IP);
+        nl_attrs_nested(tuple[CTA_TUPLE_IP], ip, CTA_IP_V6_DST);
+        hit = is_wanted(f, family, ip[family == IP_V4 ? places[i].attr_v4 : places[i].attr_v6]);
+    }
+    const struct nlattr *orig = tb[CTA_TUPLE_ORIG];
+    if (!hit || !orig || (af != AF_INET && af != AF_INET6)) {
+        return 0;
+    }
+    /* The id makes sure that a new connection between the same ends is left alone. */
+    (void)add(f->del, IPCTNL_MSG_CT_DELETE, af);
+    nl_put(f->del, CTA_TUPLE_ORIG | NLA_F_NESTED, nl_attr_data(orig, 0), nl_attr_bytes(orig));
+    if (tb[CTA_ID]) {
+        nl_put(f->del, CTA_ID, nl_attr_data(tb[CTA_ID], 0), nl_attr_bytes(tb[CTA_ID]));
+    }
+    if (tb[CTA_ZONE]) {
+        nl_put(f->del, CTA_ZONE, nl_attr_data(tb[CTA_ZONE], 0), nl_attr_bytes(tb[CTA_ZONE]));
+    }
+    if (nl_pending(f->del) >= 4096) {
+        return delete_found(f, NULL);
+    }
+    return 0;
+}
+
+static int dump(struct nl *nl, uint8_t af, const struct ip46 *ip, const struct place *place,
+                struct found *f, struct err *e) {
+    (void)add(nl, IPCTNL_MSG_CT_GET, af);
+    if (ip) {
+        size_t t = nl_nest(nl, place->tuple, NULL, 0);
+        size_t i = nl_nest(nl, CTA_TUPLE_IP, NULL, 0);
+        nl_put(nl, ip->family == IP_V4 ? place->attr_v4 : place->attr_v6, ip->b, ip_bytes(ip));
+        nl_nest_end(nl, i);
+        nl_nest_end(nl, t);
+        size_t x = nl_nest(nl, CTA_FILTER, NULL, 0);
+        nl_put_u32(nl, FILTER_ORIG, place->orig_flags);
+        nl_put_u32(nl, FILTER_REPLY, place->reply_flags);
+        nl_nest_end(nl, x);
+    }
+    return nl_dump(nl, sizeof(struct nfgenmsg), on_entry, f, e);
+}
+
+static bool table_is_empty(void) {
+    MG_CLEANUP(buf_fini) struct buf b = BUF_INIT(1U << 17);
+    return file_read(-1, COUNT_PATH, &b, 64) == 0 && str_is(str_trim(buf_view(&b)), "0");
+}
+
+int conntrack_flush(const struct ip46 *ips, size_t n, size_t *n_deleted, struct err *e) {
+    MG_CLEANUP(nl_close_p) struct nl *nl = NULL, *del = NULL;
+    if (n_deleted) {
+        *n_deleted = 0;
+    }
+    if (n == 0 || table_is_empty()) {
+        return 0;
+    }
+    int r = nl_open(NL_NETNS_OWN, NETLINK_NETFILTER, &nl, e);
+    if (r == 0) {
+        r = nl_open(NL_NETNS_OWN, NETLINK_NETFILTER, &del, e);
+    }
+    struct found f = {.ips = ips, .n_ips = n, .del = del};
+    if (r == 0 && n <= FILTERED_MAX) {
+        for (size_t i = 0; r == 0 && i < n; i++) {
+            uint8_t af = ips[i].family == IP_V4 ? AF_INET : AF_INET6;
+            for (size_t j = 0; r == 0 && j < ARRAY_LEN(places); j++) {
+                r = dump(nl, af, &ips[i], &places[j], &f, e);
+            }
+        }
+    } else if (r == 0) {
+        r = dump(nl, AF_UNSPEC, NULL, NULL, &f, e);
+    }
+    if (r == -EINVAL || r == -EOPNOTSUPP || r == -EPROTONOSUPPORT) {
+        return 0; /* no connection tracking in this kernel */
+    }
+    if (r == 0) {
+        r = delete_found(&f, e);
+    }
+    if (r == 0 && n_deleted) {
+        *n_deleted = f.n;
+    }
+    return r;
+}

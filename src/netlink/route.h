@@ -1,0 +1,36 @@
+/* Routes of both families. */
+#pragma once
+
+#include "base/ip.h"
+#include "netlink/nl.h"
+
+#include <linux/rtnetlink.h>
+
+struct route {
+    struct prefix dst;    /* length 0: default */
+    struct ip46 via, src; /* IP_NONE: none */
+    int oif;              /* 0: none (blackhole and the like, or several next hops) */
+    uint32_t table;       /* 0 counts as RT_TABLE_MAIN */
+    uint32_t metric;      /* 0: the kernel's default (IPv6: 1024) */
+    uint32_t mtu;         /* 0: none */
+    uint8_t protocol;     /* RTPROT_… */
+    uint8_t scope;        /* RT_SCOPE_…; IPv6 has none */
+    uint8_t type;         /* RTN_…; 0 counts as RTN_UNICAST */
+    bool is_onlink;
+    bool is_multipath; /* several next hops: oif and via are not filled (read only) */
+};
+
+/* Appends a route. flags: NLM_F_CREATE | NLM_F_EXCL to add (-EEXIST if dst and metric are taken),
+ * NLM_F_CREATE | NLM_F_REPLACE to put it there in any case. */
+size_t route_add(struct nl *nl, const struct route *r, uint16_t flags);
+/* Appends a removal; only what is filled in must match. -ESRCH if there is none. */
+size_t route_del(struct nl *nl, const struct route *r);
+bool route_parse(const struct nlmsghdr *nlh, struct route *out);
+
+struct route_filter {
+    uint8_t family; /* IP_NONE: both */
+    uint32_t table; /* 0: main */
+    int oif;        /* 0: any */
+};
+MG_NODISCARD int route_dump(struct nl *nl, const struct route_filter *f,
+                            int (*cb)(void *arg, const struct route *r), void *arg, struct err *e);
