@@ -3,9 +3,9 @@
  * is used. */
 #include "base/jtree.h"
 
-#include "base/hash.h"
+#include "base/jtext.h"
 
-#include <math.h>
+#include <stdarg.h>
 #include <stdio.h>
 
 const struct jlimits json_limits_default = {
@@ -16,26 +16,30 @@ const struct jlimits json_limits_default = {
     .max_aliases = 1000,
 };
 
-#define MAP_NAME keyset
-#define MAP_KEY struct str
-#define MAP_VAL char
-#define MAP_HASH(k) hash_str(k)
-#define MAP_EQ(a, b) str_eq(a, b)
-#include "base/map.tmpl.h"
-
-enum { FEW_KEYS = 16 }; /* up to here a scan is cheaper than a table */
-
 struct reader {
     struct str t;
     size_t pos, line_start, n_nodes, depth;
-    uint32_t line; /* newlines stand only between tokens, so blanks count them all */
+    uint32_t line;    /* newlines stand only between tokens, so blanks count them all */
+    const char *name; /* of the source, or NULL */
     const struct jlimits *lim;
     struct arena *a;
     struct err *e;
 };
 
-static int fail(const struct reader *r, int code, const char *what) {
-    return err_set(r->e, code, "JSON %u:%zu: %s", r->line, r->pos - r->line_start + 1, what);
+MG_PRINTF(3, 4) static int fail(const struct reader *r, int code, const char *fmt, ...) {
+    char what[512];
+    va_list ap;
+    va_start(ap, fmt);
+    (void)vsnprintf(what, sizeof(what), fmt, ap);
+    va_end(ap);
+    return err_set(r->e, code, "%s%s%u:%zu: %s", r->name ? r->name : "JSON", r->name ? ":" : " ",
+                   r->line, r->pos - r->line_start + 1, what);
+}
+
+/* The usual error: what stands here, and what could. */
+static int fail_found(const struct reader *r, const char *allowed) {
+    char found[FOUND_MAX];
+    return fail(r, ERR_INVALID, "found %s, need %s", text_found(r->t, r->pos, found), allowed);
 }
 
 static void skip_blanks(struct reader *r) {
@@ -66,7 +70,7 @@ static int hex4(struct reader *r, unsigned *out) {
         } else if (lower >= 'a' && lower <= 'f') {
             v = v << 4 | (unsigned)(lower - 'a' + 10);
         } else {
-            return fail(r, ERR_INVALID, "need four hex digits after \\u");
+            return fail_found(r, "four hex digits after \\u");
         }
     }
     *out = v;
@@ -96,25 +100,25 @@ static size_t put_utf8(char *o, unsigned c) {
     return 4;
 }
 
-/* Length of the valid UTF-8 sequence at p (RFC 3629: no overlong forms, no surrogates), or 0. */
-static size_t utf8_len(const unsigned char *p, size_t n) {
-    if (p[0] < 0x80) {
-        return 1;
+/* The second half of a surrogate pair, behind the first. */
+static int read_low_surrogate(struct reader *r, unsigned *u) {
+    unsigned low = 0;
+    if (!str_starts(str_sub(r->t, r->pos, r->t.n), STR("\\u"))) {
+        return fail_found(r, "the second half of the surrogate pair, \\udc00 to \\udfff");
     }
-    size_t len = p[0] >= 0xf0 ? 4 : p[0] >= 0xe0 ? 3 : 2;
-    if (p[0] < 0xc2 || p[0] > 0xf4 || n < len) {
-        return 0;
+    r->pos += 2;
+    int rc = hex4(r, &low);
+    if (rc < 0) {
+        return rc;
     }
-    for (size_t i = 1; i < len; i++) {
-        if ((p[i] & 0xc0) != 0x80) {
-            return 0;
-        }
+    if (low < 0xdc00 || low > 0xdfff) {
+        return fail(r, ERR_INVALID,
+                    "found \\u%04x behind \\u%04x, need the second half of the surrogate pair, "
+                    "\\udc00 to \\udfff",
+                    low, *u);
     }
-    if ((p[0] == 0xe0 && p[1] < 0xa0) || (p[0] == 0xed && p[1] > 0x9f) ||
-        (p[0] == 0xf0 && p[1] < 0x90) || (p[0] == 0xf4 && p[1] > 0x8f)) {
-        return 0;
-    }
-    return len;
+    *u = 0x10000 + ((*u - 0xd800) << 10) + (low - 0xdc00);
+    return 0;
 }
 
 static int read_escape(struct reader *r, char *out, size_t *o) {
@@ -128,50 +132,42 @@ static int read_escape(struct reader *r, char *out, size_t *o) {
         return 0;
     }
     if (c != 'u') {
-        return fail(r, ERR_INVALID,
-                    "unknown escape; allowed: \\\" \\\\ \\/ \\b \\f \\n \\r \\t \\uXXXX");
+        return fail_found(r, "one of \" \\ / b f n r t uXXXX behind a backslash");
     }
     r->pos++;
     unsigned u = 0;
-    unsigned low = 0;
     int rc = hex4(r, &u);
+    if (rc == 0 && u >= 0xd800 && u < 0xdc00) {
+        rc = read_low_surrogate(r, &u);
+    }
     if (rc < 0) {
         return rc;
     }
-    if (u >= 0xd800 && u < 0xdc00) {
-        if (!str_starts(str_sub(r->t, r->pos, r->t.n), STR("\\u"))) {
-            return fail(r, ERR_INVALID, "half of a surrogate pair");
-        }
-        r->pos += 2;
-        rc = hex4(r, &low);
-        if (rc < 0) {
-            return rc;
-        }
-        if (low < 0xdc00 || low > 0xdfff) {
-            return fail(r, ERR_INVALID, "half of a surrogate pair");
-        }
-        u = 0x10000 + ((u - 0xd800) << 10) + (low - 0xdc00);
-    } else if (u >= 0xdc00 && u <= 0xdfff) {
-        return fail(r, ERR_INVALID, "half of a surrogate pair");
+    if (u >= 0xdc00 && u <= 0xdfff) {
+        return fail(r, ERR_INVALID,
+                    "found \\u%04x, the second half of a surrogate pair, without the first half "
+                    "\\ud800 to \\udbff before it",
+                    u);
     }
     if (u == 0) {
-        return fail(r, ERR_INVALID, "NUL in a string");
+        return fail(r, ERR_INVALID, "found \\u0000 in a string, every other character is allowed");
     }
     *o += put_utf8(out + *o, u);
     return 0;
 }
 
 static int read_string(struct reader *r, struct str *out) {
-    r->pos++; /* the quote */
-    size_t end = r->pos;
+    size_t end = r->pos + 1;
     while (end < r->t.n && r->t.p[end] != '"') {
         end += r->t.p[end] == '\\' ? 2 : 1;
     }
     if (end >= r->t.n) {
-        return fail(r, ERR_INVALID, "string is never closed");
+        return fail(r, ERR_INVALID, "found a string that is never closed, need a \" at its end");
     }
+    r->pos++; /* the quote */
     if (end - r->pos > r->lim->max_string) {
-        return fail(r, ERR_TOO_BIG, "string is longer than the limit");
+        return fail(r, ERR_TOO_BIG, "found a string of %zu bytes, at most %zu are allowed",
+                    end - r->pos, r->lim->max_string);
     }
     /* Escapes only shrink, so the source's length is room enough. */
     char *text = arena_alloc(r->a, end - r->pos + 1);
@@ -187,11 +183,12 @@ static int read_string(struct reader *r, struct str *out) {
             continue;
         }
         if (c < 0x20) {
-            return fail(r, ERR_INVALID, "control byte in a string; write it as \\u00XX");
+            return fail(r, ERR_INVALID,
+                        "found byte 0x%02x in a string, write control characters as \\u%04x", c, c);
         }
         size_t len = utf8_len((const unsigned char *)r->t.p + r->pos, end - r->pos);
         if (len == 0) {
-            return fail(r, ERR_INVALID, "invalid UTF-8");
+            return fail(r, ERR_INVALID, "found byte 0x%02x in a string, need valid UTF-8", c);
         }
         memcpy(text + o, r->t.p + r->pos, len);
         o += len;
@@ -216,14 +213,18 @@ static int read_number(struct reader *r, struct jnode *n) {
     r->pos += peek(r) == '-';
     bool zero = peek(r) == '0';
     size_t first = r->pos;
-    if (!digits(r) || (zero && r->pos - first > 1)) {
-        return fail(r, ERR_INVALID, "malformed number");
+    if (!digits(r)) {
+        return fail_found(r, "a digit behind the minus sign");
+    }
+    if (zero && r->pos - first > 1) {
+        r->pos = first;
+        return fail_found(r, "a number without zeros at its start");
     }
     if (peek(r) == '.') {
         whole = false;
         r->pos++;
         if (!digits(r)) {
-            return fail(r, ERR_INVALID, "need digits after the decimal point");
+            return fail_found(r, "digits behind the decimal point");
         }
     }
     if (peek(r) == 'e' || peek(r) == 'E') {
@@ -231,17 +232,25 @@ static int read_number(struct reader *r, struct jnode *n) {
         r->pos++;
         r->pos += peek(r) == '+' || peek(r) == '-';
         if (!digits(r)) {
-            return fail(r, ERR_INVALID, "need digits in the exponent");
+            return fail_found(r, "digits in the exponent");
         }
     }
-    n->s = arena_dup(r->a, str_sub(r->t, start, r->pos));
+    struct str text = str_sub(r->t, start, r->pos);
+    if (text.n > NUM_TEXT_MAX) {
+        r->pos = start;
+        return fail(r, ERR_TOO_BIG, "found a number of %zu characters, at most %d are allowed",
+                    text.n, NUM_TEXT_MAX);
+    }
+    n->s = arena_dup(r->a, text);
     if (whole && str_to_i64(n->s, &n->i) == 0) {
         n->type = J_INT;
         return 0;
     }
     n->type = J_FLOAT;
-    if (n->s.n > 63 || str_to_double(n->s, &n->f) < 0 || !isfinite(n->f)) {
-        return fail(r, ERR_INVALID, "number out of range");
+    if (num_to_double(n->s, &n->f) < 0) {
+        r->pos = start;
+        return fail(r, ERR_INVALID,
+                    "found a number beyond the largest double, need at most 1.79e308");
     }
     return 0;
 }
@@ -265,7 +274,7 @@ static int read_list(struct reader *r, struct jnode *n) {
         skip_blanks(r);
         int c = peek(r);
         if (c != ',' && c != ']') {
-            return fail(r, ERR_INVALID, "need a comma or ] in a list");
+            return fail_found(r, "a comma or ] in a list");
         }
         r->pos++;
         if (c == ']') {
@@ -274,50 +283,45 @@ static int read_list(struct reader *r, struct jnode *n) {
     }
 }
 
-static bool key_is_new(struct keyset *seen, const struct jnode *map, struct str key) {
-    if (map->n < FEW_KEYS) {
-        return jnode_get(map, key) == NULL;
+/* One member: key, colon, value. */
+static int read_member(struct reader *r, struct jnode *map, struct members *seen) {
+    skip_blanks(r);
+    if (peek(r) != '"') {
+        return fail_found(r, "a key in double quotes");
     }
-    if (seen->n == 0) {
-        jnode_each (it, map) {
-            (void)keyset_put(seen, it->key, NULL);
-        }
+    size_t key_pos = r->pos;
+    struct jnode *item = jnode_new(r->a, J_NULL);
+    struct str key;
+    size_t first = 0;
+    int rc = read_string(r, &key);
+    if (rc < 0) {
+        return rc;
     }
-    bool is_new = false;
-    (void)keyset_put(seen, key, &is_new);
-    return is_new;
+    if (!members_add(seen, map, key, r->line, item, &first)) {
+        r->pos = key_pos;
+        return fail(r, ERR_INVALID,
+                    "found the key \"%.*s\" again, first on line %u; a key may stand once in an "
+                    "object",
+                    key.n > 200 ? 200 : (int)key.n, key.p, seen->lines.p[first]);
+    }
+    skip_blanks(r);
+    if (peek(r) != ':') {
+        return fail_found(r, "a colon behind the key");
+    }
+    r->pos++;
+    return read_value(r, item);
 }
 
-static int read_members(struct reader *r, struct jnode *n, struct keyset *seen) {
+static int read_members(struct reader *r, struct jnode *n, struct members *seen) {
     for (;;) {
-        skip_blanks(r);
-        if (peek(r) != '"') {
-            return fail(r, ERR_INVALID, "need a key in double quotes");
-        }
-        struct jnode *item = jnode_new(r->a, J_NULL);
-        struct str key;
-        int rc = read_string(r, &key);
+        int rc = read_member(r, n, seen);
         if (rc < 0) {
             return rc;
         }
-        if (!key_is_new(seen, n, key)) {
-            return fail(r, ERR_INVALID, "this key was given before in the same object");
-        }
-        skip_blanks(r);
-        if (peek(r) != ':') {
-            return fail(r, ERR_INVALID, "need a colon after the key");
-        }
-        r->pos++;
-        rc = read_value(r, item);
-        if (rc < 0) {
-            return rc;
-        }
-        item->key = key;
-        jnode_append(n, item);
         skip_blanks(r);
         int c = peek(r);
         if (c != ',' && c != '}') {
-            return fail(r, ERR_INVALID, "need a comma or } in an object");
+            return fail_found(r, "a comma or } in an object");
         }
         r->pos++;
         if (c == '}') {
@@ -327,7 +331,7 @@ static int read_members(struct reader *r, struct jnode *n, struct keyset *seen) 
 }
 
 static int read_map(struct reader *r, struct jnode *n) {
-    struct keyset seen = {0};
+    struct members seen = {0};
     r->pos++;
     skip_blanks(r);
     if (peek(r) == '}') {
@@ -335,7 +339,7 @@ static int read_map(struct reader *r, struct jnode *n) {
         return 0;
     }
     int rc = read_members(r, n, &seen);
-    keyset_fini(&seen);
+    members_fini(&seen);
     return rc;
 }
 
@@ -354,14 +358,14 @@ static int read_word(struct reader *r, struct jnode *n) {
             return 0;
         }
     }
-    return fail(r, ERR_INVALID,
-                r->pos < r->t.n ? "need a value" : "text ends where a value must be");
+    return fail_found(r, "a value: { [ \" a number, true, false or null");
 }
 
 static int read_value(struct reader *r, struct jnode *n) {
     skip_blanks(r);
     if (++r->n_nodes > r->lim->max_nodes) {
-        return fail(r, ERR_TOO_BIG, "more values than the limit");
+        return fail(r, ERR_TOO_BIG, "found more values than the %zu that are allowed",
+                    r->lim->max_nodes);
     }
     n->line = r->line;
     n->col = (uint32_t)(r->pos - r->line_start + 1);
@@ -377,7 +381,10 @@ static int read_value(struct reader *r, struct jnode *n) {
         return read_word(r, n);
     }
     if (r->depth >= r->lim->max_depth) {
-        return fail(r, ERR_TOO_BIG, "nested deeper than the limit");
+        return fail(r, ERR_TOO_BIG,
+                    "found lists and objects nested deeper than the %zu levels "
+                    "that are allowed",
+                    r->lim->max_depth);
     }
     r->depth++;
     n->type = c == '{' ? J_MAP : J_LIST;
@@ -386,24 +393,66 @@ static int read_value(struct reader *r, struct jnode *n) {
     return rc;
 }
 
+static int check_size(struct str text, const char *name, const struct jlimits *lim, struct err *e) {
+    if (text.n > lim->max_bytes) {
+        return err_set(e, ERR_TOO_BIG, "%s: found a text of %zu bytes, at most %zu are allowed",
+                       name ? name : "JSON", text.n, lim->max_bytes);
+    }
+    return 0;
+}
+
 int json_parse(struct str text, const struct jlimits *lim, struct arena *a, struct jnode **out,
                struct err *e) {
-    if (text.n > lim->max_bytes) {
-        return err_set(e, ERR_TOO_BIG, "JSON text of %zu bytes, at most %zu", text.n,
-                       lim->max_bytes);
+    int rc = check_size(text, NULL, lim, e);
+    if (rc < 0) {
+        return rc;
     }
     struct reader r = {.t = text, .lim = lim, .a = a, .e = e, .line = 1};
     struct jnode *n = jnode_new(a, J_NULL);
-    int rc = read_value(&r, n);
+    rc = read_value(&r, n);
     if (rc < 0) {
         return rc;
     }
     skip_blanks(&r);
     if (r.pos != text.n) {
-        return fail(&r, ERR_INVALID, "more text behind the value");
+        return fail_found(&r, "the end of the text behind the value");
     }
     *out = n;
     return 0;
+}
+
+/* Blanks and lines of "---". */
+static void skip_separators(struct reader *r) {
+    for (;;) {
+        skip_blanks(r);
+        struct str rest = str_sub(r->t, r->pos, r->t.n);
+        bool is_line = r->pos == r->line_start && str_starts(rest, STR("---")) &&
+                       (rest.n == 3 || rest.p[3] == '\n' || rest.p[3] == '\r' || rest.p[3] == ' ');
+        if (!is_line) {
+            return;
+        }
+        r->pos += 3;
+    }
+}
+
+int json_stream(struct str text, const char *name, const struct jlimits *lim, struct arena *a,
+                struct jnode *docs, uint32_t *line, size_t *col, struct err *e) {
+    int rc = check_size(text, name, lim, e);
+    struct reader r = {.t = text, .lim = lim, .a = a, .e = e, .line = 1, .name = name};
+    while (rc == 0) {
+        skip_separators(&r);
+        if (r.pos == text.n) {
+            return 0;
+        }
+        struct jnode *n = jnode_new(a, J_NULL);
+        rc = read_value(&r, n);
+        if (rc == 0) {
+            jnode_append(docs, n);
+        }
+    }
+    *line = r.line;
+    *col = r.pos - r.line_start + 1;
+    return rc;
 }
 
 void json_quote(struct buf *b, struct str s) {
@@ -453,10 +502,8 @@ static void write_node(struct buf *b, const struct jnode *n, unsigned indent, un
         buf_puts(b, n->b ? "true" : "false");
         return;
     case J_INT:
-        buf_printf(b, "%lld", (long long)n->i);
-        return;
     case J_FLOAT:
-        buf_str(b, n->s);
+        num_write(b, n);
         return;
     case J_STR:
         json_quote(b, n->s);

@@ -11,9 +11,10 @@ enum jtype { J_NULL, J_BOOL, J_INT, J_FLOAT, J_STR, J_LIST, J_MAP };
 
 struct jnode {
     enum jtype type;
-    uint32_t line, col; /* 1-based; 0 = unknown */
+    uint32_t line, col; /* of the value, 1-based; 0 = unknown. col counts bytes in JSON, characters
+                           in YAML */
     struct str key;     /* when member of a map */
-    struct str s;       /* J_STR: the text; J_INT, J_FLOAT: as written */
+    struct str s;       /* J_STR: the text; J_INT, J_FLOAT: as written, in JSON's grammar */
     union {
         bool b;
         int64_t i; /* J_INT: fits int64, else the node is J_FLOAT */
@@ -42,10 +43,15 @@ extern const struct jlimits json_limits_default; /* 32 MiB, 2 M nodes, depth 64,
 MG_NODISCARD int json_parse(struct str text, const struct jlimits *lim, struct arena *a,
                             struct jnode **out, struct err *e);
 
-/* All documents of a YAML (1.1 core as kubectl reads it: sigs.k8s.io/yaml) or JSON stream. Calls cb
- * for each document; a document with a syntax error ends the stream: cb was called for those before
- * it, and the error is returned. Empty documents are skipped. name is for error text ("pods.yaml").
- */
+/* All documents of a YAML stream (1.1 core as kubectl reads it: sigs.k8s.io/yaml) or of a JSON
+ * stream. Calls cb for each document, which it may keep; a negative answer ends the reading and is
+ * returned, e untouched. A document with a syntax error ends the stream: cb was called for those
+ * before it, and the error is returned. Empty documents are skipped. Limits are for the whole
+ * stream. name is for error text ("pods.yaml:3:1: ...").
+ * Aliases become copies, << is applied: a map's own members count, but one that stands before a <<
+ * that sets it too is an error, as kubectl lets << win there. Keys that are no text become text as
+ * kubectl makes them (0x10: "16", yes: "true"). Errors, where kubectl takes the last or makes
+ * something up: duplicate keys, two <<, tags beyond the core's, .inf and .nan. */
 MG_NODISCARD int yaml_each(struct str text, const char *name, const struct jlimits *lim,
                            struct arena *a, int (*cb)(void *arg, struct jnode *doc), void *arg,
                            struct err *e);
@@ -67,13 +73,15 @@ void jnode_set(struct arena *a, struct jnode *map, struct str key, struct jnode 
 void jnode_append(struct jnode *list, struct jnode *value);
 bool jnode_del(struct jnode *map, struct str key);
 struct jnode *jnode_copy(struct arena *a, const struct jnode *n);
-/* Same value, whatever the order of map members. Numbers compare by value. */
+/* Same value, whatever the order of map members. Numbers compare by value, exactly (2^53 + 1 is not
+ * 2^53, 1.0 is 1). */
 bool jnode_eq(const struct jnode *a, const struct jnode *b);
 /* RFC 7396: patches target (changed in place or replaced); result in the arena. */
 struct jnode *jnode_merge_patch(struct arena *a, struct jnode *target, const struct jnode *patch);
 
-/* Output. json_write: compact when indent == 0. yaml_write: block style, strings quoted only when
- * they would read back as something else. */
+/* Output. json_write: compact when indent == 0. yaml_write: block style as kubectl prints it,
+ * strings quoted only when they would read back as something else, here or in another reader. What
+ * a parser made reads back equal; invalid UTF-8 in a tree made by hand becomes U+FFFD. */
 void json_write(struct buf *b, const struct jnode *n, unsigned indent);
 void yaml_write(struct buf *b, const struct jnode *n);
 /* A JSON string with quotes and escapes (U+2028/9, control bytes; invalid UTF-8 becomes U+FFFD). */
