@@ -179,6 +179,15 @@ static int parser_fail(struct reader *r) {
     }
     char found[FOUND_MAX];
     size_t at = offset_of(r->t, mark.index);
+    /* At the end libyaml begins a new line, even if the text didn't. */
+    if (at == r->t.n && mark.column == 0 && mark.line > 0) {
+        size_t n_chars = 0;
+        for (size_t i = at; i > 0 && r->t.p[i - 1] != '\n' && r->t.p[i - 1] != '\r'; i--) {
+            n_chars += ((unsigned char)r->t.p[i - 1] & 0xc0) != 0x80;
+        }
+        mark.line -= n_chars > 0;
+        mark.column = n_chars;
+    }
     (void)text_found(r->t, at, found);
     const char *allowed = allowed_for(problem, at < r->t.n && r->t.p[at] == '\t');
     char context[128] = "";
