@@ -228,6 +228,7 @@ static void t_errors__each_kind__place_found_and_allowed(void **state MG_UNUSED)
         {"a: 'b\nc: d\n", "f:3:1: found the end of the text, need the quote that closes the text "
                           "(while scanning a quoted scalar that begins on line 1)"},
         {"a: *x", "f:1:4: found the alias 'x', need an anchor &NAME before it"},
+        {"&x a\n---\n*x", "f:3:1: found the alias 'x', need an anchor &NAME before it"},
         {"a: &x\n  b: *x", "f:2:6: found the alias 'x' inside of what it names"},
         {"? [a]\n: b", "f:1:3: found a list as a key, need text"},
         {"? {a: b}\n: b", "f:1:3: found a map as a key, need text"},
