@@ -53,7 +53,6 @@ static void put_v4_conf(struct nl *nl, const struct link_conf *c) {
     } all[] = {{IPV4_DEVCONF_FORWARDING, c->v4_forwarding},
                {IPV4_DEVCONF_PROXY_ARP, c->v4_proxy_arp},
                {IPV4_DEVCONF_ROUTE_LOCALNET, c->v4_route_localnet}};
-    size_t spec = nl_nest(nl, IFLA_AF_SPEC, NULL, 0);
     size_t inet = nl_nest(nl, AF_INET, NULL, 0);
     size_t conf = nl_nest(nl, IFLA_INET_CONF, NULL, 0);
     for (size_t i = 0; i < ARRAY_LEN(all); i++) {
@@ -63,7 +62,6 @@ static void put_v4_conf(struct nl *nl, const struct link_conf *c) {
     }
     nl_nest_end(nl, conf);
     nl_nest_end(nl, inet);
-    nl_nest_end(nl, spec);
 }
 
 size_t link_change(struct nl *nl, const struct link_change *c) {
@@ -84,8 +82,17 @@ size_t link_change(struct nl *nl, const struct link_change *c) {
     if (c->set_group) {
         nl_put_u32(nl, IFLA_GROUP, c->group);
     }
-    if (c->v4_conf) {
-        put_v4_conf(nl, c->v4_conf);
+    if (c->v4_conf || c->use_eui64) {
+        size_t spec = nl_nest(nl, IFLA_AF_SPEC, NULL, 0);
+        if (c->v4_conf) {
+            put_v4_conf(nl, c->v4_conf);
+        }
+        if (c->use_eui64) {
+            size_t inet6 = nl_nest(nl, AF_INET6, NULL, 0);
+            nl_put_u8(nl, IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_EUI64);
+            nl_nest_end(nl, inet6);
+        }
+        nl_nest_end(nl, spec);
     }
     return i;
 }

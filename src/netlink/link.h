@@ -47,6 +47,7 @@ struct link_change {
     bool set_group;
     uint32_t group;
     const struct link_conf *v4_conf; /* its IPv4 values are written; _UNKNOWN: leave */
+    bool use_eui64; /* the link-local address comes from the MAC; -EAFNOSUPPORT without IPv6 */
 };
 size_t link_change(struct nl *nl, const struct link_change *c);
 size_t link_del(struct nl *nl, int index);
