@@ -1,55 +1,17 @@
 /* YAML text to trees, on libyaml's events: the checks of the text, documents, anchors and aliases,
- * merge keys, limits. What a plain scalar means is yaml_plain.c's; writing is yaml_write.c's.
+ * merge keys, limits. Scalars and keys are yaml_scalar.c's; writing is yaml_write.c's.
  * Where readers of YAML disagree, the answer is kubectl's (sigs.k8s.io/yaml on go-yaml v2) or, if
  * that would surprise, an error. Every copy that an alias makes counts as nodes before it is made.
  */
-#include "base/jtext.h"
+#include "base/yaml_read.h"
 
-#include <float.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <yaml.h>
 
 enum { TAG_LINES_MAX = 16 }; /* libyaml compares each %TAG with all before it */
 
-struct anchor {
-    struct jnode *node;
-    size_t n_nodes; /* in it, itself included; 0 while it is still being read */
-};
-
-#define MAP_NAME anchortab
-#define MAP_KEY struct str
-#define MAP_VAL struct anchor
-#define MAP_HASH(k) hash_str(k)
-#define MAP_EQ(a, b) str_eq(a, b)
-#include "base/map.tmpl.h"
-
-struct reader {
-    yaml_parser_t p;
-    struct str t;
-    const char *name;
-    const struct jlimits *lim;
-    struct arena *a;
-    struct err *e;
-    size_t n_nodes, n_aliases, depth;
-    struct anchortab anchors; /* of the document */
-    uint32_t fail_line;       /* of the error, for whoever compares readings */
-    size_t fail_col;
-};
-
-/* Source of an error, as people count. */
-struct place {
-    uint32_t line;
-    size_t col;
-};
-
-static struct place place_of(yaml_mark_t m) {
-    return (struct place){(uint32_t)m.line + 1, m.column + 1};
-}
-
 MG_PRINTF(4, 5)
-static int fail(struct reader *r, struct place at, int code, const char *fmt, ...) {
+int yaml_fail(struct yaml_reader *r, struct place at, int code, const char *fmt, ...) {
     char what[768];
     va_list ap;
     va_start(ap, fmt);
@@ -60,8 +22,7 @@ static int fail(struct reader *r, struct place at, int code, const char *fmt, ..
     return err_set(r->e, code, "%s:%u:%zu: %s", r->name, at.line, at.col, what);
 }
 
-/* Text of a scalar or key for an error: short, without what could break the line. */
-static const char *shown(struct str s, char out[FOUND_MAX]) {
+const char *yaml_shown(struct str s, char out[FOUND_MAX]) {
     size_t n = 0;
     while (n < s.n && n < FOUND_MAX - 8 && (unsigned char)s.p[n] >= 0x20 && s.p[n] != 0x7f) {
         n++;
@@ -73,8 +34,7 @@ static const char *shown(struct str s, char out[FOUND_MAX]) {
     return out;
 }
 
-/* --- the text, before libyaml sees it ----------------------------------------------------------
- */
+/* --- the text, before libyaml sees it --- */
 
 /* libyaml's own set: what it would refuse without a line. */
 static bool is_printable(const unsigned char *p, size_t len) {
@@ -87,25 +47,26 @@ static bool is_printable(const unsigned char *p, size_t len) {
     return !(len == 3 && p[0] == 0xef && p[1] == 0xbf && p[2] >= 0xbe); /* U+FFFE, U+FFFF */
 }
 
-static int check_text(struct reader *r) {
+static int check_text(struct yaml_reader *r) {
     struct place at = {1, 1};
     size_t tag_lines = 0;
     const unsigned char *p = (const unsigned char *)r->t.p;
     for (size_t i = 0; i < r->t.n;) {
         size_t len = utf8_len(p + i, r->t.n - i);
         if (len == 0) {
-            return fail(r, at, ERR_INVALID, "found byte 0x%02x, need valid UTF-8", p[i]);
+            return yaml_fail(r, at, ERR_INVALID, "found byte 0x%02x, need valid UTF-8", p[i]);
         }
         if (!is_printable(p + i, len)) {
-            return fail(r, at, ERR_INVALID,
-                        "found a control character (byte 0x%02x), need printable text; in double "
-                        "quotes it can be written as an escape",
-                        p[i + len - 1]);
+            return yaml_fail(
+                r, at, ERR_INVALID,
+                "found a control character (byte 0x%02x), need printable text; in double "
+                "quotes it can be written as an escape",
+                p[i + len - 1]);
         }
         if (at.col == 1 && p[i] == '%' && str_starts(str_sub(r->t, i, r->t.n), STR("%TAG")) &&
             ++tag_lines > TAG_LINES_MAX) {
-            return fail(r, at, ERR_TOO_BIG, "found more %%TAG lines than the %d that are allowed",
-                        TAG_LINES_MAX);
+            return yaml_fail(r, at, ERR_TOO_BIG,
+                             "found more %%TAG lines than the %d that are allowed", TAG_LINES_MAX);
         }
         bool line_ends = p[i] == '\n' || (p[i] == '\r' && (i + 1 == r->t.n || p[i + 1] != '\n'));
         at.line += line_ends;
@@ -115,8 +76,7 @@ static int check_text(struct reader *r) {
     return 0;
 }
 
-/* --- libyaml's errors in our words -------------------------------------------------------------
- */
+/* --- libyaml's errors in our words --- */
 
 /* Byte offset of a character; libyaml counts characters. */
 static size_t offset_of(struct str t, size_t n_chars) {
@@ -166,7 +126,7 @@ static const char *allowed_for(const char *problem, bool is_tab) {
     return NULL;
 }
 
-static int parser_fail(struct reader *r) {
+static int parser_fail(struct yaml_reader *r) {
     yaml_parser_t *p = &r->p;
     if (p->error == YAML_MEMORY_ERROR) {
         return err_set(r->e, -ENOMEM, "%s: out of memory", r->name);
@@ -179,7 +139,7 @@ static int parser_fail(struct reader *r) {
     }
     char found[FOUND_MAX];
     size_t at = offset_of(r->t, mark.index);
-    /* At the end libyaml begins a new line, even if the text didn't. */
+    /* At the end a new line was begun, even if the text didn't. */
     if (at == r->t.n && mark.column == 0 && mark.line > 0) {
         size_t n_chars = 0;
         for (size_t i = at; i > 0 && r->t.p[i - 1] != '\n' && r->t.p[i - 1] != '\r'; i--) {
@@ -196,234 +156,44 @@ static int parser_fail(struct reader *r) {
                        p->context_mark.line + 1);
     }
     if (!allowed) {
-        return fail(r, place_of(mark), ERR_INVALID, "found %s: %s%s", found, problem, context);
+        return yaml_fail(r, place_of(mark), ERR_INVALID, "found %s: %s%s", found, problem, context);
     }
-    return fail(r, place_of(mark), ERR_INVALID, "found %s, need %s%s", found, allowed, context);
+    return yaml_fail(r, place_of(mark), ERR_INVALID, "found %s, need %s%s", found, allowed,
+                     context);
 }
 
-static int next(struct reader *r, yaml_event_t *ev) {
+static int next(struct yaml_reader *r, yaml_event_t *ev) {
     return yaml_parser_parse(&r->p, ev) ? 0 : parser_fail(r);
 }
 
-/* --- scalars -----------------------------------------------------------------------------------
- */
+/* --- anchors and aliases --- */
 
-enum tag {
-    TAG_NONE,
-    TAG_STR,
-    TAG_INT,
-    TAG_FLOAT,
-    TAG_BOOL,
-    TAG_NULL,
-    TAG_MAP,
-    TAG_SEQ,
-    TAG_MERGE,
-    TAG_OTHER,
-};
-
-static const char *const tag_needs[] = {
-    [TAG_INT] = "a whole number",
-    [TAG_FLOAT] = "a number",
-    [TAG_BOOL] = "true or false",
-    [TAG_NULL] = "null",
-};
-
-static enum tag tag_of(const yaml_char_t *tag) {
-    static const char prefix[] = "tag:yaml.org,2002:";
-    static const char *const names[] = {
-        [TAG_STR] = "str",   [TAG_INT] = "int", [TAG_FLOAT] = "float", [TAG_BOOL] = "bool",
-        [TAG_NULL] = "null", [TAG_MAP] = "map", [TAG_SEQ] = "seq",     [TAG_MERGE] = "merge",
-    };
-    if (!tag) {
-        return TAG_NONE;
-    }
-    const char *t = (const char *)tag;
-    if (strncmp(t, prefix, sizeof(prefix) - 1) == 0) {
-        for (size_t i = TAG_STR; i < ARRAY_LEN(names); i++) {
-            if (strcmp(t + sizeof(prefix) - 1, names[i]) == 0) {
-                return (enum tag)i;
-            }
-        }
-    }
-    return TAG_OTHER;
-}
-
-static int fail_tag(struct reader *r, struct place at, const yaml_char_t *tag) {
-    static const char prefix[] = "tag:yaml.org,2002:";
-    char text[FOUND_MAX];
-    const char *t = (const char *)tag;
-    if (strncmp(t, prefix, sizeof(prefix) - 1) == 0) {
-        t += sizeof(prefix) - 1;
-        if (strcmp(t, "binary") == 0) {
-            return fail(r, at, ERR_INVALID,
-                        "found the tag !!binary, need text: write the base64 text without a tag");
-        }
-        return fail(r, at, ERR_INVALID,
-                    "found the tag !!%s here, allowed are !!str !!int !!float !!bool !!null on "
-                    "scalars, !!map and !!seq on theirs",
-                    shown(str_c(t), text));
-    }
-    return fail(r, at, ERR_INVALID,
-                "found the tag %s, allowed are !!str !!int !!float !!bool !!null",
-                shown(str_c(t), text));
-}
-
-/* Sets the value of n from a scalar that is or claims to be no string. */
-static int set_resolved(struct reader *r, struct place at, struct str s, enum tag tag,
-                        struct jnode *n) {
-    struct plain v;
-    char text[FOUND_MAX];
-    enum plain_kind kind = yaml_plain(s, &v);
-    if (kind == PLAIN_NOT_JSON && tag != TAG_INT && tag != TAG_BOOL && tag != TAG_NULL) {
-        return fail(r, at, ERR_INVALID,
-                    "found %s, need a finite number; put it in quotes if it is meant as text",
-                    shown(s, text));
-    }
-    if (kind == PLAIN_TOO_LONG) {
-        return fail(r, at, ERR_TOO_BIG,
-                    "found a number of %zu characters, at most %d are allowed; put it in quotes if "
-                    "it is meant as text",
-                    s.n, NUM_TEXT_MAX);
-    }
-    static const enum jtype types[] = {
-        [PLAIN_STR] = J_STR, [PLAIN_NULL] = J_NULL,   [PLAIN_BOOL] = J_BOOL,
-        [PLAIN_INT] = J_INT, [PLAIN_FLOAT] = J_FLOAT,
-    };
-    bool is_whole = kind == PLAIN_INT || (kind == PLAIN_FLOAT && !memchr(v.text, '.', v.n) &&
-                                          !memchr(v.text, 'e', v.n) && !memchr(v.text, 'E', v.n));
-    bool matches = tag == TAG_NONE || (tag == TAG_INT && is_whole) ||
-                   (tag == TAG_FLOAT && (kind == PLAIN_INT || kind == PLAIN_FLOAT)) ||
-                   (tag == TAG_BOOL && kind == PLAIN_BOOL) ||
-                   (tag == TAG_NULL && kind == PLAIN_NULL);
-    if (!matches) {
-        return fail(r, at, ERR_INVALID, "found %s behind the tag !!%s, need %s", shown(s, text),
-                    tag == TAG_INT     ? "int"
-                    : tag == TAG_FLOAT ? "float"
-                    : tag == TAG_BOOL  ? "bool"
-                                       : "null",
-                    tag_needs[tag]);
-    }
-    n->type = types[kind];
-    if (kind == PLAIN_STR) {
-        n->s = arena_dup(r->a, s);
-    } else if (kind == PLAIN_BOOL) {
-        n->b = v.b;
-    } else if (kind == PLAIN_INT || kind == PLAIN_FLOAT) {
-        n->s = arena_dup(r->a, str_n(v.text, v.n));
-        if (kind == PLAIN_FLOAT) {
-            n->f = v.f;
-        } else {
-            n->i = v.i;
-        }
-    }
-    return 0;
-}
-
-static int set_scalar(struct reader *r, const yaml_event_t *ev, struct jnode *n) {
-    struct place at = place_of(ev->start_mark);
-    struct str s = str_n((const char *)ev->data.scalar.value, ev->data.scalar.length);
-    if (s.n > r->lim->max_string) {
-        return fail(r, at, ERR_TOO_BIG, "found a string of %zu bytes, at most %zu are allowed", s.n,
-                    r->lim->max_string);
-    }
-    if (s.n && memchr(s.p, '\0', s.n)) {
-        return fail(r, at, ERR_INVALID,
-                    "found a NUL in a string, every other character is allowed");
-    }
-    const yaml_char_t *tag_text = ev->data.scalar.tag;
-    bool is_plain = ev->data.scalar.style == YAML_PLAIN_SCALAR_STYLE;
-    enum tag tag = tag_of(tag_text);
-    if (tag == TAG_STR || (tag_text && strcmp((const char *)tag_text, "!") == 0) ||
-        (tag == TAG_NONE && !is_plain)) {
-        n->type = J_STR;
-        n->s = arena_dup(r->a, s);
-        return 0;
-    }
-    if (tag == TAG_MAP || tag == TAG_SEQ || tag == TAG_MERGE || tag == TAG_OTHER) {
-        return fail_tag(r, at, tag_text);
-    }
-    return set_resolved(r, at, s, tag, n);
-}
-
-/* --- keys --------------------------------------------------------------------------------------
- */
-
-/* A float as a key: Go's FormatFloat(f, 'g', -1, 32), which is kubectl's choice. */
-static struct str float_key(struct arena *a, double f) {
-    char text[40];
-    float single = (float)f;
-    int precision = 0;
-    do {
-        (void)snprintf(text, sizeof(text), "%.*e", precision, (double)single);
-    } while (precision++ < 8 && strtof(text, NULL) != single);
-    const char *e = strchr(text, 'e');
-    long exp = e ? strtol(e + 1, NULL, 10) : 0;
-    if (exp < -4 || exp >= 6) {
-        return arena_dup(a, str_c(text));
-    }
-    long decimals = precision - 1 - exp;
-    return arena_printf(a, "%.*f", decimals > 0 ? (int)decimals : 0, (double)single);
-}
-
-/* Text of a scalar that stands as a key. */
-static int key_text(struct reader *r, struct place at, const struct jnode *n, struct str *out) {
-    switch (n->type) {
-    case J_STR:
-        *out = n->s;
-        return 0;
-    case J_BOOL:
-        *out = n->b ? STR("true") : STR("false");
-        return 0;
-    case J_INT:
-        *out = arena_printf(r->a, "%lld", (long long)n->i);
-        return 0;
-    case J_FLOAT:
-        if (n->f > FLT_MAX || n->f < -FLT_MAX ||
-            !(memchr(n->s.p, '.', n->s.n) || memchr(n->s.p, 'e', n->s.n) ||
-              memchr(n->s.p, 'E', n->s.n))) {
-            break;
-        }
-        *out = float_key(r->a, n->f);
-        return 0;
-    case J_NULL:
-        return fail(r, at, ERR_INVALID, "found no key or null, need text; put it in quotes");
-    case J_LIST:
-    case J_MAP:
-        return fail(r, at, ERR_INVALID, "found a %s as a key, need text",
-                    n->type == J_LIST ? "list" : "map");
-    }
-    return fail(r, at, ERR_INVALID,
-                "found a number beyond 64 bits as a key, need quotes around it");
-}
-
-/* --- anchors and aliases -----------------------------------------------------------------------
- */
-
-static int find_anchor(struct reader *r, const yaml_event_t *ev, struct anchor *out) {
+static int find_anchor(struct yaml_reader *r, const yaml_event_t *ev, struct anchor *out) {
     struct place at = place_of(ev->start_mark);
     char text[FOUND_MAX];
     struct str name = str_c((const char *)ev->data.alias.anchor);
     if (++r->n_aliases > r->lim->max_aliases) {
-        return fail(r, at, ERR_TOO_BIG, "found more aliases than the %zu that are allowed",
-                    r->lim->max_aliases);
+        return yaml_fail(r, at, ERR_TOO_BIG, "found more aliases than the %zu that are allowed",
+                         r->lim->max_aliases);
     }
     const struct anchor *anchor = anchortab_get(&r->anchors, name);
     if (!anchor) {
-        return fail(r, at, ERR_INVALID,
-                    "found the alias %s, need an anchor &NAME before it in the same document",
-                    shown(name, text));
+        return yaml_fail(r, at, ERR_INVALID,
+                         "found the alias %s, need an anchor &NAME before it in the same document",
+                         yaml_shown(name, text));
     }
     if (anchor->n_nodes == 0) {
-        return fail(r, at, ERR_INVALID,
-                    "found the alias %s inside of what it names, need it outside",
-                    shown(name, text));
+        return yaml_fail(r, at, ERR_INVALID,
+                         "found the alias %s inside of what it names, need it outside",
+                         yaml_shown(name, text));
     }
     *out = *anchor;
     return 0;
 }
 
 /* Copies src's value into n; texts are shared. The nodes were counted by the caller. */
-static int copy_value(struct reader *r, struct place at, const struct jnode *src, struct jnode *n) {
+static int copy_value(struct yaml_reader *r, struct place at, const struct jnode *src,
+                      struct jnode *n) {
     struct jnode copy = *src;
     copy.key = n->key;
     copy.next = n->next;
@@ -434,9 +204,9 @@ static int copy_value(struct reader *r, struct place at, const struct jnode *src
         return 0;
     }
     if (r->depth >= r->lim->max_depth) {
-        return fail(r, at, ERR_TOO_BIG,
-                    "found an alias that nests deeper than the %zu levels that are allowed",
-                    r->lim->max_depth);
+        return yaml_fail(r, at, ERR_TOO_BIG,
+                         "found an alias that nests deeper than the %zu levels that are allowed",
+                         r->lim->max_depth);
     }
     int rc = 0;
     r->depth++;
@@ -450,7 +220,7 @@ static int copy_value(struct reader *r, struct place at, const struct jnode *src
     return rc;
 }
 
-static int read_alias(struct reader *r, const yaml_event_t *ev, struct jnode *n) {
+static int read_alias(struct yaml_reader *r, const yaml_event_t *ev, struct jnode *n) {
     struct place at = place_of(ev->start_mark);
     struct anchor anchor;
     int rc = find_anchor(r, ev, &anchor);
@@ -458,10 +228,10 @@ static int read_alias(struct reader *r, const yaml_event_t *ev, struct jnode *n)
         return rc;
     }
     if (anchor.n_nodes > r->lim->max_nodes - r->n_nodes) {
-        return fail(r, at, ERR_TOO_BIG,
-                    "found an alias to %zu values, with its copies more than the %zu that are "
-                    "allowed",
-                    anchor.n_nodes, r->lim->max_nodes);
+        return yaml_fail(r, at, ERR_TOO_BIG,
+                         "found an alias to %zu values, with its copies more than the %zu that are "
+                         "allowed",
+                         anchor.n_nodes, r->lim->max_nodes);
     }
     r->n_nodes += anchor.n_nodes;
     rc = copy_value(r, at, anchor.node, n);
@@ -470,12 +240,11 @@ static int read_alias(struct reader *r, const yaml_event_t *ev, struct jnode *n)
     return rc;
 }
 
-/* --- nodes -------------------------------------------------------------------------------------
- */
+/* --- nodes --- */
 
-static int read_node(struct reader *r, const yaml_event_t *ev, struct jnode *n);
+static int read_node(struct yaml_reader *r, const yaml_event_t *ev, struct jnode *n);
 
-static int read_list(struct reader *r, struct jnode *n) {
+static int read_list(struct yaml_reader *r, struct jnode *n) {
     for (;;) {
         MG_CLEANUP(yaml_event_delete) yaml_event_t ev = {0};
         int rc = next(r, &ev);
@@ -502,7 +271,7 @@ static bool is_merge_key(const yaml_event_t *ev) {
     if (ev->type != YAML_SCALAR_EVENT) {
         return false;
     }
-    enum tag tag = tag_of(ev->data.scalar.tag);
+    enum tag tag = yaml_tag_of(ev->data.scalar.tag);
     bool is_plain = ev->data.scalar.style == YAML_PLAIN_SCALAR_STYLE;
     return ev->data.scalar.length == 2 && memcmp(ev->data.scalar.value, "<<", 2) == 0 &&
            (tag == TAG_MERGE || (tag == TAG_NONE && is_plain));
@@ -510,28 +279,29 @@ static bool is_merge_key(const yaml_event_t *ev) {
 
 /* Members of one merged map that n doesn't have. What hangs below them is shared with `from`, which
  * nobody reaches but through an anchor, that is by deep copy. */
-static int merge_one(struct reader *r, struct jnode *n, struct members *seen,
+static int merge_one(struct yaml_reader *r, struct jnode *n, struct members *seen,
                      const struct merge *merge, const struct jnode *from) {
     char text[FOUND_MAX];
     if (from->type != J_MAP) {
-        return fail(r, merge->at, ERR_INVALID,
-                    "found a value for << that is no map, need a map or a list of maps");
+        return yaml_fail(r, merge->at, ERR_INVALID,
+                         "found a value for << that is no map, need a map or a list of maps");
     }
     jnode_each (it, from) {
         size_t first = 0;
         struct jnode *item = jnode_new(r->a, J_NULL);
         *item = *it;
         if (!members_add(seen, n, it->key, it->line, item, &first) && first < merge->n_before) {
-            return fail(r, merge->at, ERR_INVALID,
-                        "found << behind the key %s of line %u, which it sets too: readers differ "
-                        "on which one counts; put << before it",
-                        shown(it->key, text), seen->lines.p[first]);
+            return yaml_fail(
+                r, merge->at, ERR_INVALID,
+                "found << behind the key %s of line %u, which it sets too: readers differ "
+                "on which one counts; put << before it",
+                yaml_shown(it->key, text), seen->lines.p[first]);
         }
     }
     return 0;
 }
 
-static int apply_merge(struct reader *r, struct jnode *n, struct members *seen,
+static int apply_merge(struct yaml_reader *r, struct jnode *n, struct members *seen,
                        const struct merge *merge) {
     if (merge->value->type != J_LIST) {
         return merge_one(r, n, seen, merge, merge->value);
@@ -543,7 +313,7 @@ static int apply_merge(struct reader *r, struct jnode *n, struct members *seen,
     return rc;
 }
 
-static int read_key(struct reader *r, const yaml_event_t *ev, struct str *key) {
+static int read_key(struct yaml_reader *r, const yaml_event_t *ev, struct str *key) {
     struct place at = place_of(ev->start_mark);
     struct jnode value = {.type = J_NULL};
     struct anchor anchor;
@@ -552,7 +322,7 @@ static int read_key(struct reader *r, const yaml_event_t *ev, struct str *key) {
         rc = find_anchor(r, ev, &anchor);
         value = rc == 0 ? *anchor.node : value;
     } else if (ev->type == YAML_SCALAR_EVENT) {
-        rc = set_scalar(r, ev, &value);
+        rc = yaml_set_scalar(r, ev, &value);
         if (rc == 0 && ev->data.scalar.anchor) {
             struct jnode *kept = jnode_new(r->a, J_NULL);
             *kept = value;
@@ -562,11 +332,11 @@ static int read_key(struct reader *r, const yaml_event_t *ev, struct str *key) {
     } else {
         value.type = ev->type == YAML_SEQUENCE_START_EVENT ? J_LIST : J_MAP;
     }
-    return rc < 0 ? rc : key_text(r, at, &value, key);
+    return rc < 0 ? rc : yaml_key_text(r, at, &value, key);
 }
 
 /* One member, the event of its key given. */
-static int read_member(struct reader *r, const yaml_event_t *key_ev, struct jnode *n,
+static int read_member(struct yaml_reader *r, const yaml_event_t *key_ev, struct jnode *n,
                        struct members *seen, struct merge *merge) {
     struct place at = place_of(key_ev->start_mark);
     MG_CLEANUP(yaml_event_delete) yaml_event_t ev = {0};
@@ -575,10 +345,11 @@ static int read_member(struct reader *r, const yaml_event_t *key_ev, struct jnod
     int rc = 0;
     if (is_merge_key(key_ev)) {
         if (merge->value) {
-            return fail(r, at, ERR_INVALID,
-                        "found the key << again, first on line %u; write one << with a list of "
-                        "maps",
-                        merge->at.line);
+            return yaml_fail(
+                r, at, ERR_INVALID,
+                "found the key << again, first on line %u; write one << with a list of "
+                "maps",
+                merge->at.line);
         }
         *merge = (struct merge){item, at, n->n};
     } else {
@@ -589,16 +360,17 @@ static int read_member(struct reader *r, const yaml_event_t *key_ev, struct jnod
             return rc;
         }
         if (!members_add(seen, n, key, at.line, item, &first)) {
-            return fail(r, at, ERR_INVALID,
-                        "found the key %s again, first on line %u; a key may stand once in a map",
-                        shown(key, text), seen->lines.p[first]);
+            return yaml_fail(
+                r, at, ERR_INVALID,
+                "found the key %s again, first on line %u; a key may stand once in a map",
+                yaml_shown(key, text), seen->lines.p[first]);
         }
     }
     rc = next(r, &ev);
     return rc < 0 ? rc : read_node(r, &ev, item);
 }
 
-static int read_members(struct reader *r, struct jnode *n, struct members *seen) {
+static int read_members(struct yaml_reader *r, struct jnode *n, struct members *seen) {
     struct merge merge = {0};
     for (;;) {
         MG_CLEANUP(yaml_event_delete) yaml_event_t ev = {0};
@@ -616,18 +388,18 @@ static int read_members(struct reader *r, struct jnode *n, struct members *seen)
     }
 }
 
-static int read_container(struct reader *r, const yaml_event_t *ev, struct jnode *n) {
+static int read_container(struct yaml_reader *r, const yaml_event_t *ev, struct jnode *n) {
     bool is_map = ev->type == YAML_MAPPING_START_EVENT;
     const yaml_char_t *tag_text = is_map ? ev->data.mapping_start.tag : ev->data.sequence_start.tag;
-    enum tag tag = tag_of(tag_text);
+    enum tag tag = yaml_tag_of(tag_text);
     if (tag != TAG_NONE && tag != (is_map ? TAG_MAP : TAG_SEQ) &&
         strcmp((const char *)tag_text, "!") != 0) {
-        return fail_tag(r, place_of(ev->start_mark), tag_text);
+        return yaml_fail_tag(r, place_of(ev->start_mark), tag_text);
     }
     if (r->depth >= r->lim->max_depth) {
-        return fail(r, place_of(ev->start_mark), ERR_TOO_BIG,
-                    "found lists and maps nested deeper than the %zu levels that are allowed",
-                    r->lim->max_depth);
+        return yaml_fail(r, place_of(ev->start_mark), ERR_TOO_BIG,
+                         "found lists and maps nested deeper than the %zu levels that are allowed",
+                         r->lim->max_depth);
     }
     n->type = is_map ? J_MAP : J_LIST;
     r->depth++;
@@ -649,7 +421,7 @@ static const yaml_char_t *anchor_of(const yaml_event_t *ev) {
                                                    : ev->data.mapping_start.anchor;
 }
 
-static int read_node(struct reader *r, const yaml_event_t *ev, struct jnode *n) {
+static int read_node(struct yaml_reader *r, const yaml_event_t *ev, struct jnode *n) {
     struct place at = place_of(ev->start_mark);
     n->line = at.line;
     n->col = (uint32_t)at.col;
@@ -658,23 +430,22 @@ static int read_node(struct reader *r, const yaml_event_t *ev, struct jnode *n) 
     }
     size_t before = r->n_nodes;
     if (++r->n_nodes > r->lim->max_nodes) {
-        return fail(r, at, ERR_TOO_BIG, "found more values than the %zu that are allowed",
-                    r->lim->max_nodes);
+        return yaml_fail(r, at, ERR_TOO_BIG, "found more values than the %zu that are allowed",
+                         r->lim->max_nodes);
     }
     struct str name = STR_NULL;
     if (anchor_of(ev)) {
         name = arena_dup(r->a, str_c((const char *)anchor_of(ev)));
         *anchortab_put(&r->anchors, name, NULL) = (struct anchor){n, 0};
     }
-    int rc = ev->type == YAML_SCALAR_EVENT ? set_scalar(r, ev, n) : read_container(r, ev, n);
+    int rc = ev->type == YAML_SCALAR_EVENT ? yaml_set_scalar(r, ev, n) : read_container(r, ev, n);
     if (rc == 0 && name.p) {
         *anchortab_put(&r->anchors, name, NULL) = (struct anchor){n, r->n_nodes - before};
     }
     return rc;
 }
 
-/* --- documents ---------------------------------------------------------------------------------
- */
+/* --- documents --- */
 
 static bool is_empty_document(const yaml_event_t *ev) {
     return ev->type == YAML_SCALAR_EVENT && ev->data.scalar.length == 0 && !ev->data.scalar.tag &&
@@ -682,7 +453,7 @@ static bool is_empty_document(const yaml_event_t *ev) {
 }
 
 /* The next document; *out is NULL for an empty one, *is_end set behind the last. */
-static int read_document(struct reader *r, struct jnode **out, bool *is_end) {
+static int read_document(struct yaml_reader *r, struct jnode **out, bool *is_end) {
     *out = NULL;
     MG_CLEANUP(yaml_event_delete) yaml_event_t start = {0};
     int rc = next(r, &start);
@@ -711,7 +482,7 @@ static int read_document(struct reader *r, struct jnode **out, bool *is_end) {
 }
 
 /* Negative cb_rc: cb's answer, the end of reading. */
-static int read_stream(struct reader *r, int (*cb)(void *arg, struct jnode *doc), void *arg,
+static int read_stream(struct yaml_reader *r, int (*cb)(void *arg, struct jnode *doc), void *arg,
                        int *cb_rc) {
     MG_CLEANUP(yaml_event_delete) yaml_event_t start = {0};
     int rc = next(r, &start);
@@ -726,6 +497,25 @@ static int read_stream(struct reader *r, int (*cb)(void *arg, struct jnode *doc)
     return rc;
 }
 
+/* libyaml's input: the text and, as kubectl does, a line end behind it if it has none. */
+static int give_text(void *data, unsigned char *out, size_t size, size_t *n_given) {
+    struct yaml_reader *r = data;
+    size_t n = r->t.n - r->n_given;
+    n = n < size ? n : size;
+    if (n) {
+        memcpy(out, r->t.p + r->n_given, n);
+        r->n_given += n;
+    }
+    if (n < size && !r->is_ended) {
+        r->is_ended = true;
+        if (r->t.n && r->t.p[r->t.n - 1] != '\n') {
+            out[n++] = '\n';
+        }
+    }
+    *n_given = n;
+    return 1;
+}
+
 /* Does the text look like JSON: { or [ behind blanks and a line of "---"? */
 static bool looks_like_json(struct str t) {
     t = str_trim(t);
@@ -737,7 +527,7 @@ static bool looks_like_json(struct str t) {
 
 int yaml_each(struct str text, const char *name, const struct jlimits *lim, struct arena *a,
               int (*cb)(void *arg, struct jnode *doc), void *arg, struct err *e) {
-    struct reader r = {.t = text, .name = name ? name : "YAML", .lim = lim, .a = a, .e = e};
+    struct yaml_reader r = {.t = text, .name = name ? name : "YAML", .lim = lim, .a = a, .e = e};
     struct err json_err = {0};
     uint32_t json_line = 0;
     size_t json_col = 0;
@@ -774,7 +564,7 @@ int yaml_each(struct str text, const char *name, const struct jlimits *lim, stru
         return err_set(e, -ENOMEM, "%s: out of memory", r.name);
     }
     yaml_parser_set_encoding(&r.p, YAML_UTF8_ENCODING);
-    yaml_parser_set_input_string(&r.p, (const unsigned char *)(r.t.p ? r.t.p : ""), r.t.n);
+    yaml_parser_set_input(&r.p, give_text, &r);
     int cb_rc = 0;
     rc = read_stream(&r, cb, arg, &cb_rc);
     yaml_parser_delete(&r.p);
