@@ -16,7 +16,7 @@ struct nft_batch {
     uint8_t *p;
     size_t n, cap;
     size_t msg;     /* offset of the message being built */
-    size_t nest[4]; /* offsets of open nests */
+    size_t nest[8]; /* offsets of open nests */
     unsigned n_nests;
     uint32_t n_msgs;      /* messages since nft_batch_begin, without begin and end */
     uint32_t next_set_id; /* for anonymous sets */

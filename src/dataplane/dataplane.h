@@ -1,0 +1,62 @@
+/* The dataplane: desired state in (struct calc_ops), kernel made so, drift repaired.
+ *
+ * Everything lives in one nftables table, `inet margay`. State is collected between flushes; a
+ * flush is one transaction that holds only the difference. The first flush, and any after somebody
+ * else touched the table, reads what the kernel holds and writes what differs. The shape of the
+ * table: docs/architecture.md. */
+#pragma once
+
+#include "base/loop.h"
+#include "policy/calc.h"
+
+struct dataplane;
+struct links;
+
+enum { DATAPLANE_MAX_PREFIXES = 8 };
+
+enum endpoint_to_host { TO_HOST_DROP, TO_HOST_RETURN, TO_HOST_ACCEPT };
+
+struct dataplane_settings {
+    struct str iface_prefixes[DATAPLANE_MAX_PREFIXES]; /* of pods' host side; at least one */
+    size_t n_iface_prefixes;
+    enum endpoint_to_host endpoint_to_host; /* Felix' defaultEndpointToHostAction */
+    bool has_no_invalid_check;              /* Felix' disableConntrackInvalidCheck */
+    struct str log_prefix;                  /* Felix' logPrefix */
+};
+
+struct dataplane_pool {
+    struct prefix cidr;
+    bool is_nat_outgoing;
+};
+
+/* links may be NULL (rules only). Nothing is written before the first flush. Texts in settings are
+ * copied. */
+MG_NODISCARD int dataplane_new(struct loop *l, struct links *links,
+                               const struct dataplane_settings *s, struct dataplane **out,
+                               struct err *e);
+/* Leaves the kernel as it is. */
+void dataplane_free(struct dataplane *d);
+
+/* The sink for calc_new; arg is the struct dataplane. */
+extern const struct calc_ops dataplane_calc_ops;
+void dataplane_set_settings(struct dataplane *d, const struct dataplane_settings *s);
+void dataplane_set_pools(struct dataplane *d, const struct dataplane_pool *p, size_t n);
+
+/* Makes the kernel so. 0, or negative: nothing was changed, and the next flush or a timer (backing
+ * off from 0.1 to 10 s) tries again from a fresh reading. */
+MG_NODISCARD int dataplane_flush(struct dataplane *d, struct err *e);
+
+/* Called after each transaction that a repair or retry made by itself. */
+void dataplane_on_applied(struct dataplane *d, void (*cb)(void *arg), void *arg);
+
+struct dataplane_stats {
+    size_t chains, sets, members, endpoints;
+    uint64_t transactions, messages; /* written since start */
+    uint64_t refused;                /* transactions that the kernel refused */
+    uint64_t repairs;                /* times that foreign changes were undone */
+    bool is_fighting;                /* somebody changes the table again and again */
+    bool is_applied;                 /* the last flush succeeded, nothing is pending */
+    int64_t last_flush_ns;           /* duration of the last transaction, rendering included */
+    char last_error[256];            /* empty when is_applied */
+};
+void dataplane_stats(const struct dataplane *d, struct dataplane_stats *out);

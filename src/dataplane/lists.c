@@ -1,0 +1,595 @@
+/* Policies, the lists that endpoints walk, and endpoints: which chains must exist and who uses
+ * them. Equal lists share one chain, and so do equal rests of lists. */
+#include "dataplane/links.h"
+#include "dataplane/table.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+static char *dup_str(struct str s) {
+    char *p = strndup(s.p ? s.p : "", s.n);
+    mg_assert(p != NULL);
+    return p;
+}
+
+static void chain_register(struct dataplane *d, struct kchain *c) {
+    *str_kchain_put(&d->chains, str_c(c->name), NULL) = c;
+}
+
+/* ---- names ---- */
+
+static const char *kind_short(struct str kind) {
+    static const struct {
+        const char *kind, *text;
+    } names[] = {
+        {"NetworkPolicy", "np"},
+        {"GlobalNetworkPolicy", "gnp"},
+        {"KubernetesNetworkPolicy", "knp"},
+        {"KubernetesClusterNetworkPolicy", "kcnp"},
+        {"Profile", "profile"},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        if (str_is(kind, names[i].kind)) {
+            return names[i].text;
+        }
+    }
+    return "policy";
+}
+
+enum { CHAIN_NAME_MAX = 200 };
+
+/* "in/knp/prod/web": nft reads it as a name. What would not fit or not read back is replaced, and a
+ * fingerprint of the whole is added. */
+static void policy_chain_name(const struct calc_policy *p, const struct seg *pass_to,
+                              struct buf *b) {
+    size_t start = b->n;
+    buf_puts(b, p->dir == CALC_INGRESS ? "in/" : "out/");
+    buf_puts(b, kind_short(p->kind));
+    if (p->ns.n) {
+        buf_putc(b, '/');
+        buf_str(b, p->ns);
+    }
+    buf_putc(b, '/');
+    buf_str(b, p->name);
+    uint64_t h = hash_fixed(0, b->p + start, b->n - start);
+    bool altered = b->n - start > CHAIN_NAME_MAX;
+    for (size_t i = start; i < b->n; i++) {
+        char c = b->p[i];
+        bool ok = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+                  c == '-' || c == '_' || c == '.' || c == '/';
+        if (!ok) {
+            b->p[i] = '_';
+            altered = true;
+        }
+    }
+    if (altered) {
+        b->n = b->n - start < CHAIN_NAME_MAX ? b->n : start + CHAIN_NAME_MAX;
+        buf_printf(b, "-%016llx", (unsigned long long)h);
+    }
+    if (pass_to) {
+        buf_printf(b, "/pass-%s", pass_to->c.name + strlen("list-"));
+    }
+}
+
+/* ---- variants ---- */
+
+void variant_dirty(struct dataplane *d, struct variant *v) {
+    if (!v->c.is_dirty) {
+        v->c.is_dirty = true;
+        vec_push(&d->dirty_variants, v);
+    }
+}
+
+static struct variant *variant_get(struct dataplane *d, struct dpol *p, struct seg *pass_to) {
+    struct seg *want = p->has_pass && !p->is_profile ? pass_to : NULL;
+    for (size_t i = 0; i < p->variants.n; i++) {
+        if (p->variants.p[i]->pass_to == want) {
+            p->variants.p[i]->c.is_gone = false;
+            return p->variants.p[i];
+        }
+    }
+    MG_CLEANUP(buf_fini) struct buf b = BUF_INIT(1024);
+    policy_chain_name(p->p, want, &b);
+    struct variant *v = calloc(1, sizeof(*v));
+    mg_assert(v != NULL);
+    v->c.name = dup_str(buf_view(&b));
+    v->pol = p;
+    v->pass_to = want;
+    if (want) {
+        want->refs++;
+    }
+    chain_register(d, &v->c);
+    vec_push(&p->variants, v);
+    variant_dirty(d, v);
+    return v;
+}
+
+static void variant_unref(struct dataplane *d, struct variant *v) {
+    if (--v->refs == 0) {
+        v->c.is_gone = true;
+        variant_dirty(d, v);
+    }
+}
+
+/* ---- segments ---- */
+
+static void seg_dirty(struct dataplane *d, struct seg *s) {
+    if (!s->c.is_dirty) {
+        s->c.is_dirty = true;
+        vec_push(&d->dirty_segs, s);
+    }
+}
+
+static void seg_unref(struct dataplane *d, struct seg *s) {
+    if (s && --s->refs == 0) {
+        s->c.is_gone = true;
+        seg_dirty(d, s);
+    }
+}
+
+struct seg_plan {
+    const uint32_t *ids;
+    size_t n;
+    struct seg *next;
+    struct str tier;
+    bool is_profiles, ends_with_drop;
+};
+
+static void seg_key(struct dataplane *d, const struct seg_plan *p, struct buf *b) {
+    buf_printf(b, "%s %.*s\n", p->is_profiles ? "profiles" : "tier", STR_FMT(p->tier));
+    for (size_t i = 0; i < p->n; i++) {
+        struct dpol *pol = dpol_get(d, p->ids[i]);
+        if (pol) {
+            struct seg *to = pol->has_pass && !pol->is_profile ? p->next : NULL;
+            policy_chain_name(pol->p, to, b);
+            buf_putc(b, '\n');
+        }
+    }
+    buf_printf(b, "then %s", p->ends_with_drop ? "drop" : p->next ? p->next->c.name : "drop");
+    if (p->next) {
+        buf_printf(b, " pass %s", p->next->c.name);
+    }
+}
+
+/* The segment for a plan, shared or new; the caller's plan keeps its own reference to next. */
+static struct seg *seg_get(struct dataplane *d, const struct seg_plan *p) {
+    MG_CLEANUP(buf_fini) struct buf key = BUF_INIT(64 << 20);
+    seg_key(d, p, &key);
+    struct seg **found = str_seg_get(&d->segs, buf_view(&key));
+    if (found) {
+        (*found)->c.is_gone = false;
+        (*found)->refs++;
+        return *found;
+    }
+    struct seg *s = calloc(1, sizeof(*s));
+    mg_assert(s != NULL);
+    char name[64];
+    snprintf(name, sizeof(name), "list-%016llx", (unsigned long long)hash_fixed(1, key.p, key.n));
+    s->c.name = dup_str(str_c(name));
+    s->key = str_c(dup_str(buf_view(&key)));
+    s->tier = dup_str(p->tier);
+    s->is_profiles = p->is_profiles;
+    s->ends_with_drop = p->ends_with_drop;
+    s->next = p->next;
+    if (s->next) {
+        s->next->refs++;
+    }
+    s->refs = 1;
+    for (size_t i = 0; i < p->n; i++) {
+        struct dpol *pol = dpol_get(d, p->ids[i]);
+        if (pol) {
+            struct variant *v = variant_get(d, pol, p->next);
+            v->refs++;
+            vec_push(&s->list, v);
+        }
+    }
+    *str_seg_put(&d->segs, s->key, NULL) = s;
+    chain_register(d, &s->c);
+    seg_dirty(d, s);
+    return s;
+}
+
+/* The segment of tier i of a chain and of all that follows; caller owns one reference. */
+static struct seg *seg_build(struct dataplane *d, const struct calc_chain *c, size_t i) {
+    if (i == c->n_tiers) {
+        return seg_get(d, &(struct seg_plan){.ids = c->profiles,
+                                             .n = c->n_profiles,
+                                             .is_profiles = true,
+                                             .ends_with_drop = true});
+    }
+    const struct calc_tier *t = &c->tiers[i];
+    bool needs_next = t->default_pass;
+    for (size_t j = 0; j < t->n_policies && !needs_next; j++) {
+        struct dpol *p = dpol_get(d, t->policies[j]);
+        needs_next = p && p->has_pass;
+    }
+    struct seg_plan plan = {.ids = t->policies,
+                            .n = t->n_policies,
+                            .tier = t->name,
+                            .ends_with_drop = !t->default_pass,
+                            .next = needs_next ? seg_build(d, c, i + 1) : NULL};
+    struct seg *s = seg_get(d, &plan);
+    seg_unref(d, plan.next);
+    return s;
+}
+
+/* ---- policies ---- */
+
+struct dpol *dpol_get(struct dataplane *d, uint32_t id) {
+    struct dpol **p = id_dpol_get(&d->policies, id);
+    return p ? *p : NULL;
+}
+
+static void dset_use(struct dataplane *d, uint32_t set, uint32_t pol, bool on) {
+    struct dset **s = set ? id_dset_get(&d->sets, set) : NULL;
+    if (!s) {
+        return;
+    }
+    for (size_t i = 0; i < (*s)->users.n; i++) {
+        if ((*s)->users.p[i] == pol) {
+            if (!on) {
+                vec_swap_remove(&(*s)->users, i);
+            }
+            return;
+        }
+    }
+    if (on) {
+        vec_push(&(*s)->users, pol);
+    }
+}
+
+static void use(struct dataplane *d, struct dpol *p, uint32_t set) {
+    if (set) {
+        vec_push(&p->used_sets, set);
+        dset_use(d, set, p->id, true);
+    }
+}
+
+/* Which sets the policy's rules name, kept with the sets: they may grow new parts. used_sets holds
+ * what was registered, since the old rules are gone when an update comes. */
+static void policy_use(struct dataplane *d, struct dpol *p) {
+    for (size_t i = 0; i < p->used_sets.n; i++) {
+        dset_use(d, p->used_sets.p[i], p->id, false);
+    }
+    vec_clear(&p->used_sets);
+    for (size_t i = 0; i < p->p->n_rules; i++) {
+        const struct calc_rule *r = &p->p->rules[i];
+        const struct calc_side *sides[] = {&r->src, &r->dst};
+        for (size_t k = 0; k < 2; k++) {
+            const struct calc_side *s = sides[k];
+            use(d, p, s->set);
+            use(d, p, s->not_set);
+            use(d, p, s->service_set);
+            for (size_t j = 0; j < s->n_port_sets; j++) {
+                use(d, p, s->port_sets[j]);
+            }
+            for (size_t j = 0; j < s->n_not_port_sets; j++) {
+                use(d, p, s->not_port_sets[j]);
+            }
+        }
+    }
+}
+
+void dpol_update(struct dataplane *d, const struct calc_policy *p) {
+    bool is_new;
+    struct dpol **slot = id_dpol_put(&d->policies, p->id, &is_new);
+    if (is_new) {
+        *slot = calloc(1, sizeof(**slot));
+        mg_assert(*slot != NULL);
+        (*slot)->id = p->id;
+    }
+    struct dpol *x = *slot;
+    struct calc_policy *copy = (struct calc_policy *)(uintptr_t)x->p;
+    if (!copy) {
+        copy = malloc(sizeof(*copy));
+        mg_assert(copy != NULL);
+    }
+    *copy = *p;
+    x->p = copy;
+    x->is_removed = false;
+    x->is_profile = str_is(p->kind, "Profile");
+    bool had_pass = x->has_pass;
+    x->has_pass = false;
+    for (size_t i = 0; i < p->n_rules; i++) {
+        x->has_pass |= p->rules[i].action == RULE_PASS;
+    }
+    policy_use(d, x);
+    for (size_t i = 0; i < x->variants.n; i++) {
+        variant_dirty(d, x->variants.p[i]);
+    }
+    if (!is_new && had_pass != x->has_pass && !x->is_profile) {
+        /* Its chains now depend, or no longer depend, on what follows the tier. */
+        struct dep **e;
+        for (size_t i = 0; id_dep_next(&d->endpoints, &i, NULL, &e);) {
+            if (!(*e)->is_dirty) {
+                (*e)->is_dirty = true;
+                vec_push(&d->dirty_endpoints, (*e)->id);
+            }
+        }
+    }
+}
+
+void dpol_remove(struct dataplane *d, uint32_t id) {
+    struct dpol *x = dpol_get(d, id);
+    if (!x) {
+        return;
+    }
+    for (size_t i = 0; i < x->used_sets.n; i++) {
+        dset_use(d, x->used_sets.p[i], id, false);
+    }
+    vec_clear(&x->used_sets);
+    x->is_removed = true;
+    vec_push(&d->removed_policies, id);
+}
+
+/* ---- endpoints ---- */
+
+/* One block that holds a deep copy of a chain's lists. */
+static void *copy_chains(const struct calc_chain *src[2], struct calc_chain *dst[2]) {
+    size_t n = 1;
+    for (int k = 0; k < 2; k++) {
+        n += src[k]->n_tiers * sizeof(struct calc_tier) + src[k]->n_profiles * sizeof(uint32_t);
+        for (size_t i = 0; i < src[k]->n_tiers; i++) {
+            n += src[k]->tiers[i].n_policies * sizeof(uint32_t) + src[k]->tiers[i].name.n + 8;
+        }
+    }
+    uint8_t *block = malloc(n), *p = block;
+    mg_assert(block != NULL);
+    struct calc_tier *tiers[2];
+    for (int k = 0; k < 2; k++) { /* widest alignment first */
+        tiers[k] = (struct calc_tier *)(void *)p;
+        p += src[k]->n_tiers * sizeof(struct calc_tier);
+    }
+    for (int k = 0; k < 2; k++) {
+        *dst[k] = *src[k];
+        dst[k]->tiers = tiers[k];
+        dst[k]->profiles = memcpy(p, src[k]->profiles ? src[k]->profiles : (const uint32_t *)block,
+                                  src[k]->n_profiles * sizeof(uint32_t));
+        p += src[k]->n_profiles * sizeof(uint32_t);
+        for (size_t i = 0; i < src[k]->n_tiers; i++) {
+            tiers[k][i] = src[k]->tiers[i];
+            size_t bytes = tiers[k][i].n_policies * sizeof(uint32_t);
+            tiers[k][i].policies = memcpy(p, src[k]->tiers[i].policies, bytes);
+            p += bytes;
+        }
+    }
+    for (int k = 0; k < 2; k++) {
+        for (size_t i = 0; i < src[k]->n_tiers; i++) {
+            size_t len = tiers[k][i].name.n;
+            tiers[k][i].name.p = memcpy(p, src[k]->tiers[i].name.p, len);
+            p += len;
+        }
+    }
+    return block;
+}
+
+static void unset_link(struct dataplane *d, const char *iface) {
+    if (d->links) {
+        links_unset(d->links, str_c(iface));
+    }
+}
+
+static void source_key(const char *iface, const struct prefix *p, uint8_t key[32]) {
+    memset(key, 0, 32);
+    memcpy(key, iface, strlen(iface));
+    memcpy(key + 16, p->ip.b, 16);
+}
+
+static void want_sources(struct dataplane *d, const struct dep *e, bool on) {
+    for (size_t i = 0; i < e->nets.n; i++) {
+        uint8_t key[32];
+        source_key(e->iface, &e->nets.p[i], key);
+        bool is_v4 = e->nets.p[i].ip.family == IP_V4;
+        kset_want_key(d, &d->fixed[is_v4 ? FIXED_SRC4 : FIXED_SRC6], key, on);
+    }
+}
+
+void dep_update(struct dataplane *d, const struct calc_endpoint *e) {
+    if (e->iface.n == 0 || e->iface.n > 15) {
+        return; /* no such interface can exist */
+    }
+    bool is_new;
+    struct dep **slot = id_dep_put(&d->endpoints, e->id, &is_new);
+    if (is_new) {
+        *slot = calloc(1, sizeof(**slot));
+        mg_assert(*slot != NULL);
+        (*slot)->id = e->id;
+    }
+    struct dep *x = *slot;
+    if (!is_new) {
+        want_sources(d, x, false);
+        if (!str_is(e->iface, x->iface)) {
+            hops_want(&d->from, x->iface, x->id, NULL);
+            hops_want(&d->to, x->iface, x->id, NULL);
+            unset_link(d, x->iface);
+        }
+    }
+    free(x->iface);
+    free(x->label);
+    x->iface = dup_str(e->iface);
+    char label[400];
+    snprintf(label, sizeof(label), "%.*s/%.*s", STR_FMT(e->ns), STR_FMT(e->name));
+    x->label = dup_str(str_c(label));
+    vec_clear(&x->nets);
+    for (size_t i = 0; i < e->n_nets; i++) {
+        vec_push(&x->nets, e->nets[i]);
+    }
+    want_sources(d, x, true);
+    void *old = x->calc_block;
+    x->calc_block = copy_chains((const struct calc_chain *[]){&e->ingress, &e->egress},
+                                (struct calc_chain *[]){&x->calc_in, &x->calc_out});
+    free(old);
+    if (!x->is_dirty) {
+        x->is_dirty = true;
+        vec_push(&d->dirty_endpoints, x->id);
+    }
+    if (d->links) {
+        links_set(d->links, str_c(x->iface), x->nets.p, x->nets.n, e->mac);
+    }
+}
+
+static void dep_free(struct dep *x) {
+    free(x->iface);
+    free(x->label);
+    free(x->calc_block);
+    vec_fini(&x->nets);
+    free(x);
+}
+
+void dep_remove(struct dataplane *d, uint32_t id) {
+    struct dep **slot = id_dep_get(&d->endpoints, id);
+    if (!slot) {
+        return;
+    }
+    struct dep *x = *slot;
+    id_dep_del(&d->endpoints, id);
+    uint32_t owner = hops_owner(&d->from, x->iface);
+    want_sources(d, x, false);
+    struct dep **heir = owner && owner != id ? id_dep_get(&d->endpoints, owner) : NULL;
+    if (heir) {
+        want_sources(d, *heir, true);
+    } else {
+        unset_link(d, x->iface);
+    }
+    hops_want(&d->from, x->iface, id, NULL);
+    hops_want(&d->to, x->iface, id, NULL);
+    seg_unref(d, x->in);
+    seg_unref(d, x->out);
+    dep_free(x);
+}
+
+void deps_rebuild(struct dataplane *d) {
+    for (size_t i = 0; i < d->dirty_endpoints.n; i++) {
+        struct dep **slot = id_dep_get(&d->endpoints, d->dirty_endpoints.p[i]);
+        if (!slot) {
+            continue;
+        }
+        struct dep *x = *slot;
+        x->is_dirty = false;
+        struct seg *in = seg_build(d, &x->calc_in, 0), *out = seg_build(d, &x->calc_out, 0);
+        hops_want(&d->to, x->iface, x->id, in->c.name);
+        hops_want(&d->from, x->iface, x->id, out->c.name);
+        seg_unref(d, x->in);
+        seg_unref(d, x->out);
+        x->in = in;
+        x->out = out;
+    }
+    vec_clear(&d->dirty_endpoints);
+}
+
+/* ---- ends ---- */
+
+static void chain_forget(struct dataplane *d, struct kchain *c) {
+    struct kchain **x = str_kchain_get(&d->chains, str_c(c->name));
+    if (x && *x == c) {
+        str_kchain_del(&d->chains, str_c(c->name));
+    }
+    free(c->name);
+}
+
+static void variant_free(struct dataplane *d, struct variant *v) {
+    chain_forget(d, &v->c);
+    struct dpol *p = v->pol;
+    for (size_t i = 0; i < p->variants.n; i++) {
+        if (p->variants.p[i] == v) {
+            vec_swap_remove(&p->variants, i);
+            break;
+        }
+    }
+    free(v);
+}
+
+static void seg_free(struct dataplane *d, struct seg *s) {
+    chain_forget(d, &s->c);
+    str_seg_del(&d->segs, s->key);
+    free((char *)(uintptr_t)s->key.p);
+    free(s->tier);
+    vec_fini(&s->list);
+    free(s);
+}
+
+static void dpol_free(struct dataplane *d, struct dpol *p) {
+    while (p->variants.n) {
+        variant_free(d, p->variants.p[0]);
+    }
+    vec_fini(&p->variants);
+    vec_fini(&p->used_sets);
+    free((void *)(uintptr_t)p->p);
+    free(p);
+}
+
+void lists_cascade(struct dataplane *d) {
+    /* What one lets go of may be before it in either list, or be added: until nothing changes. */
+    bool is_stable;
+    do {
+        is_stable = true;
+        for (size_t i = 0; i < d->dirty_segs.n; i++) {
+            struct seg *s = d->dirty_segs.p[i];
+            if (s->c.is_gone && !s->c.has_let_go) {
+                s->c.has_let_go = true;
+                is_stable = false;
+                for (size_t k = 0; k < s->list.n; k++) {
+                    variant_unref(d, s->list.p[k]);
+                }
+                seg_unref(d, s->next);
+            }
+        }
+        for (size_t i = 0; i < d->dirty_variants.n; i++) {
+            struct variant *v = d->dirty_variants.p[i];
+            if (v->c.is_gone && !v->c.has_let_go) {
+                v->c.has_let_go = true;
+                is_stable = false;
+                seg_unref(d, v->pass_to);
+            }
+        }
+    } while (!is_stable);
+}
+
+void lists_sweep(struct dataplane *d) {
+    for (size_t i = 0; i < d->dirty_segs.n; i++) {
+        struct seg *s = d->dirty_segs.p[i];
+        s->c.is_dirty = false;
+        if (s->c.is_gone) {
+            seg_free(d, s);
+        }
+    }
+    vec_clear(&d->dirty_segs);
+    for (size_t i = 0; i < d->dirty_variants.n; i++) {
+        struct variant *v = d->dirty_variants.p[i];
+        v->c.is_dirty = false;
+        if (v->c.is_gone) {
+            variant_free(d, v);
+        }
+    }
+    vec_clear(&d->dirty_variants);
+    size_t n_left = 0; /* those whose chains are still in some endpoint's list */
+    for (size_t i = 0; i < d->removed_policies.n; i++) {
+        struct dpol *p = dpol_get(d, d->removed_policies.p[i]);
+        if (p && p->is_removed && p->variants.n == 0) {
+            id_dpol_del(&d->policies, p->id);
+            dpol_free(d, p);
+        } else if (p && p->is_removed) {
+            d->removed_policies.p[n_left++] = p->id;
+        }
+    }
+    d->removed_policies.n = n_left;
+}
+
+void lists_fini(struct dataplane *d) {
+    struct dep **e;
+    for (size_t i = 0; id_dep_next(&d->endpoints, &i, NULL, &e);) {
+        dep_free(*e);
+    }
+    id_dep_fini(&d->endpoints);
+    struct dpol **p;
+    for (size_t i = 0; id_dpol_next(&d->policies, &i, NULL, &p);) {
+        dpol_free(d, *p);
+    }
+    id_dpol_fini(&d->policies);
+    struct seg **s;
+    for (size_t i = 0; str_seg_next(&d->segs, &i, NULL, &s); i = 0) {
+        seg_free(d, *s); /* leaves the map */
+    }
+    str_seg_fini(&d->segs);
+    str_kchain_fini(&d->chains);
+}

@@ -1,0 +1,273 @@
+/* The dataplane's own state, shared by its files. Not for other modules. */
+#pragma once
+
+#include "base/vec.h"
+#include "dataplane/dataplane.h"
+#include "dataplane/keyset.h"
+#include "netlink/nft.h"
+
+/* ---- sets ---- */
+
+struct range {
+    uint8_t from[16], to[16];
+};
+typedef VEC(struct range) range_vec;
+
+/* One set of the kernel. Hash sets keep their elements in `keys`; interval sets keep the wanted
+ * prefixes (16 bytes of address, 1 of length) there and the ranges that the kernel has in `ranges`.
+ */
+struct kset {
+    char *name, *comment;
+    struct nft_set desc;
+    struct keyset keys;
+    range_vec ranges; /* interval sets: as the kernel has them, sorted */
+    range_vec next;   /* interval sets: what the transaction under way writes */
+    bool in_kernel, is_dirty, is_gone;
+};
+
+/* The four kernel sets of a calculated set: made when the first such member comes. */
+enum part { PART_V4, PART_V4_NETS, PART_V6, PART_V6_NETS, N_PARTS };
+
+struct dset {
+    uint32_t id;
+    enum calc_set_type type;
+    char *base_name, *text;
+    struct kset *parts[N_PARTS];
+    VEC(uint32_t) users; /* ids of policies whose rules name this set */
+};
+
+/* ---- chains ---- */
+
+struct kchain {
+    char *name;
+    uint64_t hash; /* of the rules that the kernel has; meaningful when in_kernel */
+    uint64_t next_hash;
+    bool in_kernel, is_dirty, is_gone;
+    bool has_let_go; /* is_gone, and what it held has been released */
+};
+
+struct seg;
+
+/* A policy's rules in one direction as a chain. Policies with a Pass rule need to know where Pass
+ * goes, so they have one chain for each continuation; the others have one chain in all. */
+struct variant {
+    struct kchain c;
+    struct dpol *pol;
+    struct seg *pass_to; /* NULL: no Pass rule, or a profile (Pass returns to the next profile) */
+    unsigned refs;
+};
+
+struct dpol {
+    uint32_t id;
+    const struct calc_policy *p; /* a copy of the struct; what it points to belongs to calc */
+    bool has_pass, is_profile, is_removed;
+    VEC(struct variant *) variants;
+    VEC(uint32_t) used_sets; /* ids that its rules name, registered with these sets */
+};
+
+/* The rest of an endpoint's way: the policies of one tier, then what follows. Equal lists are one
+ * chain, shared by all endpoints that have it. */
+struct seg {
+    struct kchain c;
+    struct str key; /* what it is made of, for sharing */
+    VEC(struct variant *) list;
+    struct seg *next; /* where the end of the tier goes on; NULL: drop */
+    char *tier;
+    bool is_profiles;
+    bool ends_with_drop;
+    unsigned refs;
+};
+
+struct dep {
+    uint32_t id;
+    char *iface, *label; /* label: "namespace/name", for comments and logs */
+    struct seg *in, *out;
+    VEC(struct prefix) nets;
+    VEC(struct prefix) spoof_ok;
+    bool is_dirty;
+    /* What was calculated, to build the lists again when a policy's shape changes. */
+    struct calc_chain calc_in, calc_out;
+    void *calc_block;
+};
+
+/* One element of a verdict map: interface → chain. */
+struct hop {
+    char iface[16];
+    const char *want; /* a chain's name, owned by the chain; NULL: no element */
+    char *kernel;     /* the name that the kernel has; NULL: no element */
+    uint32_t owner;   /* id of the endpoint that wants it */
+    bool is_touched;
+};
+
+#define MAP_NAME str_hop
+#define MAP_KEY struct str
+#define MAP_VAL struct hop *
+#define MAP_HASH(k) hash_str(k)
+#define MAP_EQ(a, b) str_eq(a, b)
+#include "base/hash.h"
+#include "base/map.tmpl.h"
+
+struct hops {
+    struct kset set; /* the map itself; its keys are not used */
+    struct str_hop by_iface;
+    VEC(struct hop *) touched;
+};
+
+#define MAP_NAME id_dset
+#define MAP_KEY uint32_t
+#define MAP_VAL struct dset *
+#define MAP_HASH(k) hash_u64(k)
+#define MAP_EQ(a, b) ((a) == (b))
+#include "base/map.tmpl.h"
+#define MAP_NAME id_dpol
+#define MAP_KEY uint32_t
+#define MAP_VAL struct dpol *
+#define MAP_HASH(k) hash_u64(k)
+#define MAP_EQ(a, b) ((a) == (b))
+#include "base/map.tmpl.h"
+#define MAP_NAME id_dep
+#define MAP_KEY uint32_t
+#define MAP_VAL struct dep *
+#define MAP_HASH(k) hash_u64(k)
+#define MAP_EQ(a, b) ((a) == (b))
+#include "base/map.tmpl.h"
+#define MAP_NAME str_seg
+#define MAP_KEY struct str
+#define MAP_VAL struct seg *
+#define MAP_HASH(k) hash_str(k)
+#define MAP_EQ(a, b) str_eq(a, b)
+#include "base/map.tmpl.h"
+#define MAP_NAME str_kchain
+#define MAP_KEY struct str
+#define MAP_VAL struct kchain *
+#define MAP_HASH(k) hash_str(k)
+#define MAP_EQ(a, b) str_eq(a, b)
+#include "base/map.tmpl.h"
+#define MAP_NAME str_kset
+#define MAP_KEY struct str
+#define MAP_VAL struct kset *
+#define MAP_HASH(k) hash_str(k)
+#define MAP_EQ(a, b) str_eq(a, b)
+#include "base/map.tmpl.h"
+
+enum base_chain {
+    BASE_SPOOF,       /* prerouting, before conntrack: is the source the pod's own? */
+    BASE_SPOOF_CHECK, /* plain chain: the check itself */
+    BASE_FROM,        /* forward: what the sending pod may send */
+    BASE_TO,          /* forward: what the receiving pod may receive */
+    BASE_HOST,        /* input: what the sending pod may send to its own host */
+    BASE_HOST_ACTION, /* input: what the host takes from its pods */
+    BASE_NAT,         /* postrouting: masquerade */
+    N_BASE_CHAINS,
+};
+
+enum fixed_set {
+    FIXED_SRC4, /* interface . address: what a pod may use as source */
+    FIXED_SRC6,
+    FIXED_NAT4, /* pools with natOutgoing */
+    FIXED_NAT6,
+    FIXED_POOL4, /* all pools */
+    FIXED_POOL6,
+    N_FIXED_SETS,
+};
+
+struct dataplane {
+    struct loop *loop;
+    struct links *links;
+    struct nft_sock *sock;
+    int monitor_fd;
+    struct loop_poll *monitor;
+    struct loop_timer *retry;
+    int64_t retry_ms;
+    struct str table;
+    struct nft_batch batch;
+    struct arena settings_arena;
+    struct dataplane_settings settings;
+
+    struct kchain base[N_BASE_CHAINS];
+    struct kset fixed[N_FIXED_SETS];
+    struct hops from, to;
+    struct id_dset sets;
+    struct id_dpol policies;
+    struct id_dep endpoints;
+    struct str_seg segs;
+    struct str_kchain chains; /* by name: variants and segs, gone ones too until written */
+    struct str_kset ksets;    /* by name: sets of members, gone ones too until written */
+
+    bool is_started; /* the first flush was done: from now on drift is repaired */
+    bool has_table, needs_resync;
+    bool has_wrong_chain;    /* found by a resync: a name of ours with another shape */
+    bool must_replace_table; /* the next transaction deletes the table first */
+    VEC(struct kset *) dirty_sets;
+    VEC(struct variant *) dirty_variants;
+    VEC(struct seg *) dirty_segs;
+    VEC(uint32_t) dirty_endpoints;
+    VEC(uint32_t) removed_policies;
+    VEC(char *) stale_chains; /* names in the kernel that nothing wants */
+    VEC(char *) stale_sets;
+
+    void (*on_applied)(void *arg);
+    void *on_applied_arg;
+    struct dataplane_stats stats;
+    int64_t repairs_window_ns; /* start of the window in which repairs are counted */
+    unsigned repairs_in_window;
+};
+
+/* ---- ksets.c ---- */
+void kset_init(struct kset *s, const char *name, const struct nft_set *desc, struct str comment);
+void kset_fini(struct kset *s);
+/* Puts it on the list of sets to write. */
+void kset_dirty(struct dataplane *d, struct kset *s);
+/* A member of a set of addresses or prefixes, wanted or not. */
+void kset_want_prefix(struct dataplane *d, struct kset *s, const struct prefix *p, bool on);
+void kset_want_key(struct dataplane *d, struct kset *s, const void *key, bool on);
+/* Appends the set, if it is new, and what differs in its elements. */
+void kset_write(struct dataplane *d, struct kset *s);
+void kset_settle(struct kset *s);
+void kset_forget_kernel(struct kset *s);
+/* An element that the kernel has, as read back. Interval ends come as ranges' ends. */
+void kset_kernel_elem(struct kset *s, struct str key, bool is_interval_end);
+void kset_kernel_done(struct kset *s);
+struct dset *dset_new(struct dataplane *d, const struct calc_set *s);
+void dset_member(struct dataplane *d, struct dset *s, const struct calc_member *m, bool on);
+void dset_free(struct dataplane *d, struct dset *s);
+
+/* ---- hops.c ---- */
+void hops_init(struct hops *h, const char *name, const char *comment);
+void hops_fini(struct hops *h);
+/* chain NULL: none, if the interface still is the owner's. */
+void hops_want(struct hops *h, const char *iface, uint32_t owner, const char *chain);
+/* The endpoint that has the interface; 0 = none. */
+uint32_t hops_owner(const struct hops *h, const char *iface);
+void hops_kernel(struct hops *h, struct str key, struct str chain);
+void hops_write(struct dataplane *d, struct hops *h);
+void hops_settle(struct hops *h);
+void hops_forget_kernel(struct hops *h);
+
+/* ---- lists.c: policies, segments, endpoints ---- */
+struct dpol *dpol_get(struct dataplane *d, uint32_t id);
+void dpol_update(struct dataplane *d, const struct calc_policy *p);
+void dpol_remove(struct dataplane *d, uint32_t id);
+void variant_dirty(struct dataplane *d, struct variant *v);
+void dep_update(struct dataplane *d, const struct calc_endpoint *e);
+void dep_remove(struct dataplane *d, uint32_t id);
+/* Builds the lists of endpoints that need it. Before writing. */
+void deps_rebuild(struct dataplane *d);
+/* Lets go of what chains without users hold, so that all that must go is marked so. Before writing.
+ */
+void lists_cascade(struct dataplane *d);
+/* Frees what is gone, after it left the kernel (or the kernel is to be read again). */
+void lists_sweep(struct dataplane *d);
+void lists_fini(struct dataplane *d);
+
+/* ---- render.c, base_rules.c: rules ---- */
+/* Appends all rules of a chain to the batch; returns their combined hash. */
+uint64_t render_variant(struct dataplane *d, const struct variant *v);
+uint64_t render_seg(struct dataplane *d, const struct seg *s);
+uint64_t render_base(struct dataplane *d, enum base_chain c);
+const struct nft_hook *base_hook(enum base_chain c); /* NULL: plain chain */
+const char *base_name(enum base_chain c);
+
+/* ---- resync.c ---- */
+/* Takes the kernel's state as it is now; marks all that differs as dirty. */
+MG_NODISCARD int dataplane_resync(struct dataplane *d, uint32_t *genid, struct err *e);
