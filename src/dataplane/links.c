@@ -177,7 +177,10 @@ static void repair(struct links *l, struct links_entry *e, bool is_due) {
     if (links_wrongs(l, e) && (is_due || may_repair(l, e))) {
         struct err err = {0};
         bool was_there = e->was_right;
-        if (links_fix(l, e, was_there, &err) < 0) {
+        int r = links_fix(l, e, was_there, &err);
+        if (r == -ENODEV) {
+            links_set_index(l, e, 0); /* gone since; the event that says so is on its way */
+        } else if (r < 0) {
             if (log_allow(&l->log, 20, 10)) {
                 LOG_W("links", "failed", "iface=%s %s", e->name, log_quote(str_c(err.msg)));
             }

@@ -1,0 +1,64 @@
+/* The agent's end of CNI: takes requests from margay-cni (cni/wire.h) and carries them out. ADD
+ * answers when the pod's addresses are recorded, its policy is in the kernel and its interface is
+ * up; anything that fails undoes what was done before it. DELs that come together share one removal
+ * in the kernel. All on one loop; only the kernel's slow removals go to a worker. */
+#pragma once
+
+#include "base/loop.h"
+#include "dataplane/links.h"
+#include "model/model.h"
+#include "store/store.h"
+
+struct cni_server;
+struct ipam;
+
+enum { CNI_SERVER_MAX_REQUESTS = 200 };
+
+struct cni_server_settings {
+    struct str node_name;
+    struct str iface_prefix; /* of pods' host sides; empty: "cali" */
+    uint32_t mtu;            /* where the configuration says none; 0: the kernel's default */
+    struct links *links;     /* not owned */
+};
+
+struct cni_server_ops {
+    /* Calls cb once: with 0 when everything up to that revision of the store is enforced in the
+     * kernel, negative when that can't be had in time. May call it from inside; not after
+     * cni_server_free. */
+    void (*when_enforced)(void *arg, uint64_t store_revision, int64_t timeout_ms,
+                          void (*cb)(void *cb_arg, int code), void *cb_arg);
+};
+
+/* Reads this node's WorkloadEndpoints once. Texts in settings are copied; store, ipam and loop must
+ * outlive the server. Works in the calling thread's network namespace. NULL with e. */
+struct cni_server *cni_server_new(struct loop *l, struct store *s, struct ipam *ipam,
+                                  const struct cni_server_settings *settings,
+                                  const struct cni_server_ops *ops, void *arg, struct err *e);
+/* Ends open requests without an answer (their plugins tell the runtime to try again) and waits for
+ * a removal that runs. ops are not called any more. */
+void cni_server_free(struct cni_server *s);
+
+/* One connection whose first bytes are a REQUEST, not yet read (the caller peeks), from a peer that
+ * the caller has checked. Above CNI_SERVER_MAX_REQUESTS it is answered with code 11. */
+void cni_server_connection(struct cni_server *s, int take_fd);
+
+/* A resource changed or went (doc NULL): Pods that requests wait for, pools and Namespaces. To be
+ * called for every change of Pod, Namespace and IPPool that the syncer tells of. */
+void cni_server_object(struct cni_server *s, const struct kind *kind, struct str ns,
+                       struct str name);
+
+/* Carries out the DELs that plugins left in the folder (cni/wire.h, "Spool"), oldest first, and
+ * removes their files when they are done. To be called at start and now and then. Returns how many
+ * it began, or -errno. */
+int cni_server_spool(struct cni_server *s, const char *dir);
+
+struct cni_server_stats {
+    size_t n_requests;    /* open now */
+    size_t n_attachments; /* of this node */
+    uint64_t adds, dels, checks, others, errors;
+    uint64_t removals;          /* batches of links removed together */
+    uint64_t spooled;           /* DELs taken from the spool */
+    int64_t last_add_ns;        /* from the request's last byte to the answer */
+    int64_t last_add_kernel_ns; /* of that: making the interface */
+};
+void cni_server_stats(const struct cni_server *s, struct cni_server_stats *out);

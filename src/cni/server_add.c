@@ -1,0 +1,345 @@
+/* ADD: identify the pod, give it addresses, record its endpoint, wait until its policy is in the
+ * kernel, make its interfaces, answer. Any failure takes back what was done, in the reverse order.
+ * An answer without policy is never given. */
+#include "cni/server_int.h"
+#include "netlink/netns.h"
+
+#include <sys/random.h>
+
+#define TRIES_MAX 3
+
+static void identify(struct cni_request *r);
+static void make(struct cni_request *r);
+
+static void log_add(struct cni_request *r) {
+    MG_CLEANUP(buf_fini) struct buf b = BUF_INIT(2048);
+    char text[IP_TEXT_MAX];
+    if (!log_enabled(LOG_INFO)) {
+        return;
+    }
+    for (size_t i = 0; i < r->n_nets; i++) {
+        buf_printf(&b, "%s%s", i ? "," : "", ip_text(&r->nets[i].ip, text));
+    }
+    LOG_I("cni", "add", "endpoint=%.*s/%.*s container=%.*s iface=%.*s ips=%s took_us=%lld",
+          STR_FMT(r->pod.ns), STR_FMT(r->pod.endpoint_name), STR_FMT(r->strings[WIRE_CONTAINERID]),
+          STR_FMT(r->pod.iface), buf_cstr(&b), (long long)(clock_ns() - r->start_ns) / 1000);
+}
+
+static void answer(struct cni_request *r) {
+    MG_CLEANUP(buf_fini) struct buf b = BUF_INIT(WIRE_TEXT_MAX);
+    char mac[18];
+    cni_result(r, str_c(cni_mac_text(r->pod.mac, mac)), &b);
+    cni_answer(r, 0, buf_view(&b));
+}
+
+/* ---- taking back ---- */
+
+static void undone(struct cni_request *r, uint32_t code MG_UNUSED, struct str text MG_UNUSED) {
+    cni_answer_fail(r);
+}
+
+static void undo_delegated(struct cni_request *r) {
+    if (!r->has_delegated_ipam) {
+        cni_answer_fail(r);
+        return;
+    }
+    r->has_delegated_ipam = false;
+    cni_delegate(r, r->conf.ipam_type, "DEL", r->strings[WIRE_STDIN], undone);
+}
+
+static void on_removed(void *arg, struct cni_removal *m MG_UNUSED) {
+    struct cni_request *r = arg;
+    if (!cni_unref(r)) {
+        undo_delegated(r);
+    }
+}
+
+/* r->fail says why. */
+static void undo(struct cni_request *r) {
+    if (!r->has_ipam && !r->has_endpoint && !r->has_link) {
+        undo_delegated(r);
+        return;
+    }
+    struct cni_removal *m =
+        cni_removal_new(r->s, r->conf.name, r->strings[WIRE_CONTAINERID], r->strings[WIRE_IFNAME]);
+    struct arena *a = &m->arena;
+    m->handle = r->has_ipam ? arena_dup(a, r->pod.handle) : STR("");
+    m->wep_key = r->has_endpoint ? arena_dup(a, r->pod.key) : STR("");
+    m->iface = r->has_link ? arena_dup(a, r->pod.iface) : STR("");
+    m->done = on_removed;
+    m->arg = r;
+    r->n_pending++;
+    cni_removal_queue(r->s, m);
+}
+
+static int fail_err(struct cni_request *r, int code, const char *what, const struct err *e) {
+    return cni_fail(&r->fail, code, "look at the agent's log", "%s: %.900s", what, e->msg);
+}
+
+/* ---- interfaces ---- */
+
+static void on_old_link_gone(void *arg, struct cni_removal *m) {
+    struct cni_request *r = arg;
+    int code = m->code;
+    if (cni_unref(r)) {
+        return;
+    }
+    if (code < 0) {
+        (void)cni_fail(&r->fail, CNI_CODE_TRY_LATER, "",
+                       "interface %.*s of an older container can't be removed: %s",
+                       STR_FMT(r->pod.iface), err_name(code));
+        undo(r);
+        return;
+    }
+    make(r);
+}
+
+static void make(struct cni_request *r) {
+    int index = 0;
+    if (r->is_gone) {
+        (void)cni_fail(&r->fail, CNI_CODE_TRY_LATER, "", "the plugin was ended meanwhile");
+        undo(r);
+        return;
+    }
+    int64_t start = clock_ns();
+    int k = cni_kernel_make(r, &index, &r->fail);
+    r->s->stats.last_add_kernel_ns = clock_ns() - start;
+    if (k == -EEXIST && r->n_tries++ < TRIES_MAX && cni_host_link(r->s, r->pod.iface) == index) {
+        /* Of an older container of the same pod, whose DEL is still to come. */
+        struct cni_removal *m = cni_removal_of_link(index);
+        m->done = on_old_link_gone;
+        m->arg = r;
+        r->n_pending++;
+        cni_removal_queue(r->s, m);
+        return;
+    }
+    if (k == -EEXIST) {
+        (void)cni_fail(&r->fail, CNI_CODE_TRY_LATER, "remove it: ip link del NAME",
+                       "interface %.*s is there already and is not a pod's", STR_FMT(r->pod.iface));
+    }
+    if (k < 0) {
+        undo(r);
+        return;
+    }
+    cni_attachment_add(r);
+    r->s->stats.last_add_ns = clock_ns() - r->start_ns;
+    log_add(r);
+    answer(r);
+}
+
+static void on_enforced(void *arg, int code) {
+    struct cni_request *r = arg;
+    if (cni_unref(r)) {
+        return;
+    }
+    if (code < 0) {
+        (void)cni_fail(&r->fail, CNI_CODE_TRY_LATER,
+                       "margay status says what is wrong; the runtime will try again",
+                       "the pod's policy is not in the kernel: %s", err_name(code));
+        undo(r);
+        return;
+    }
+    make(r);
+}
+
+/* ---- the store ---- */
+
+static int record_all(struct cni_request *r, struct err *e) {
+    struct cni_server *s = r->s;
+    int k = store_begin(s->store, e);
+    if (k < 0) {
+        return fail_err(r, CNI_CODE_TRY_LATER, "the datastore", e);
+    }
+    if (r->conf.is_own_ipam && !r->n_nets) {
+        r->has_ipam = true;
+        if (cni_ipam_add(r, &r->fail) < 0) {
+            return -1;
+        }
+    }
+    if (!r->pod.has_pod_object) {
+        k = cni_ensure_profile(s, r->conf.name, &r->arena, e);
+    }
+    if (k == 0) {
+        r->has_endpoint = true;
+        k = cni_put_endpoint(r, e);
+    }
+    if (k == 0) {
+        k = store_commit(s->store, e);
+    }
+    return k < 0 ? fail_err(r, CNI_CODE_TRY_LATER, "the datastore", e) : 0;
+}
+
+static void record(struct cni_request *r) {
+    struct err e = {0};
+    static const uint8_t zero[6];
+    if (memcmp(r->pod.mac, zero, 6) == 0) {
+        if (getrandom(r->pod.mac, 6, 0) != 6) {
+            memcpy(r->pod.mac, &r->start_ns, 6);
+        }
+        r->pod.mac[0] = (uint8_t)((r->pod.mac[0] & 0xfc) | 0x02); /* local, of one interface */
+    }
+    if (record_all(r, &e) < 0) {
+        store_rollback(r->s->store);
+        undo(r);
+        return;
+    }
+    r->n_pending++;
+    r->s->ops->when_enforced(r->s->arg, store_revision(r->s->store), r->conf.policy_timeout_ms,
+                             on_enforced, r);
+}
+
+/* ---- addresses ---- */
+
+static void on_delegated_ipam(struct cni_request *r, uint32_t code, struct str text) {
+    if (code == UINT32_MAX) {
+        (void)cni_fail(&r->fail, CNI_CODE_TRY_LATER, "", "the plugin was ended meanwhile");
+        undo(r);
+        return;
+    }
+    if (code != 0) {
+        r->s->stats.errors++;
+        cni_answer(r, 1, text); /* its own error, in its own words */
+        return;
+    }
+    r->has_delegated_ipam = true;
+    if (cni_read_ipam_result(r, text, &r->fail) < 0) {
+        undo(r);
+        return;
+    }
+    record(r);
+}
+
+/* Annotation ipAddrsNoIpam: addresses that nobody manages. 1: there are some. */
+static int take_ips_without_ipam(struct cni_request *r) {
+    struct str text = cni_annotation(&r->pod.annotations, "cni.projectcalico.org/ipAddrsNoIpam");
+    struct jnode *list = NULL;
+    struct err e = {0};
+    if (!text.n) {
+        return 0;
+    }
+    if (!r->conf.allow_ips_without_ipam) {
+        return cni_fail(&r->fail, CNI_CODE_BAD_CONFIG,
+                        "set feature_control.ip_addrs_no_ipam in the network configuration",
+                        "annotation ipAddrsNoIpam is not allowed in this network");
+    }
+    if (cni_annotation(&r->pod.annotations, "cni.projectcalico.org/ipAddrs").n) {
+        return cni_fail(&r->fail, CNI_CODE_BAD_CONFIG, "remove one of them",
+                        "annotations ipAddrs and ipAddrsNoIpam exclude each other");
+    }
+    if (json_parse(text, &json_limits_default, &r->arena, &list, &e) < 0) {
+        return fail_err(r, CNI_CODE_BAD_CONFIG, "annotation ipAddrsNoIpam", &e);
+    }
+    if (cni_ips_read(list, "annotation ipAddrsNoIpam", r->nets, &r->n_nets, &r->fail) < 0) {
+        return -1;
+    }
+    if (!r->n_nets) {
+        return cni_fail(&r->fail, CNI_CODE_BAD_CONFIG, "name an address",
+                        "annotation ipAddrsNoIpam is empty");
+    }
+    memcpy(r->block_nets, r->nets, sizeof(r->nets));
+    return 1;
+}
+
+static void assign(struct cni_request *r) {
+    int k = take_ips_without_ipam(r);
+    if (k < 0) {
+        undo(r);
+    } else if (k == 1 || r->conf.is_own_ipam) {
+        record(r);
+    } else if (!r->conf.has_ipam) {
+        (void)cni_fail(&r->fail, CNI_CODE_BAD_CONFIG, "add \"ipam\": {\"type\": \"margay-ipam\"}",
+                       "the network configuration has no ipam.type");
+        undo(r);
+    } else {
+        cni_delegate(r, r->conf.ipam_type, "ADD", r->strings[WIRE_STDIN], on_delegated_ipam);
+    }
+}
+
+/* ---- the pod ---- */
+
+static void on_pod_timeout(struct cni_request *r) {
+    r->wants_pod = false;
+    (void)cni_fail(&r->fail, CNI_CODE_TRY_LATER, "the runtime will try again",
+                   "pod %.*s/%.*s is not in the datastore for node %.*s (waited %lld s)",
+                   STR_FMT(r->args.ns), STR_FMT(r->args.pod), STR_FMT(r->s->node),
+                   (long long)r->conf.policy_timeout_ms / 1000);
+    undo(r);
+}
+
+static void identify(struct cni_request *r) {
+    int k = cni_identify(r);
+    if (k == 1) {
+        if (!r->wants_pod) {
+            r->wants_pod = true;
+            cni_timer(r, r->conf.policy_timeout_ms, on_pod_timeout);
+        }
+        return;
+    }
+    if (r->wants_pod) {
+        r->wants_pod = false;
+        cni_timer(r, 0, NULL);
+    }
+    if (k < 0) {
+        undo(r);
+    } else {
+        assign(r);
+    }
+}
+
+void cni_add_retry(struct cni_request *r) {
+    identify(r);
+}
+
+static void on_old_gone(void *arg, struct cni_removal *m MG_UNUSED) {
+    struct cni_request *r = arg;
+    if (!cni_unref(r)) {
+        identify(r);
+    }
+}
+
+/* The same ADD again: the same answer if all is there. */
+static bool answer_again(struct cni_request *r, const struct cni_attachment *at) {
+    struct cni_fail ignored = {0};
+    if (at->is_superseded || !str_eq(at->network, r->conf.name) || at->n_nets > CNI_MAX_IPS ||
+        cni_kernel_check(r, at, r->pod.mac, &ignored) < 0) {
+        return false;
+    }
+    memcpy(r->nets, at->nets, at->n_nets * sizeof(*at->nets));
+    r->n_nets = at->n_nets;
+    r->pod.iface = at->iface;
+    answer(r);
+    return true;
+}
+
+void cni_add(struct cni_request *r) {
+    int k = r->netns_fd < 0 ? ERR_INVALID : netns_check(r->netns_fd);
+    if (k < 0) {
+        (void)cni_fail(&r->fail, CNI_CODE_BAD_ENV, "CNI_NETNS must name a network namespace",
+                       "no network namespace came with the request (CNI_NETNS=%s)",
+                       log_quote(r->strings[WIRE_NETNS]));
+        cni_answer_fail(r);
+        return;
+    }
+    if (netns_is_own(r->netns_fd) != 0) {
+        (void)cni_fail(&r->fail, CNI_CODE_BAD_ENV, "pods of the host's network need no plugin",
+                       "CNI_NETNS=%s is the host's own network namespace",
+                       log_quote(r->strings[WIRE_NETNS]));
+        cni_answer_fail(r);
+        return;
+    }
+    struct cni_attachment *at =
+        cni_attachment_find(r->s, r->strings[WIRE_CONTAINERID], r->strings[WIRE_IFNAME]);
+    if (!at) {
+        identify(r);
+        return;
+    }
+    if (answer_again(r, at)) {
+        return;
+    }
+    struct cni_removal *m =
+        cni_removal_new(r->s, r->conf.name, r->strings[WIRE_CONTAINERID], r->strings[WIRE_IFNAME]);
+    m->done = on_old_gone;
+    m->arg = r;
+    r->n_pending++;
+    cni_removal_queue(r->s, m);
+}

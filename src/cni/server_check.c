@@ -1,0 +1,298 @@
+/* CHECK, GC and STATUS, and the spool of DELs that found no agent. */
+#include "cni/server_int.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define SPOOL_FILES_MAX 4096 /* taken by one look; the next one takes more */
+
+/* ---- CHECK ---- */
+
+/* A delegate's verdict is ours. */
+static void pass_on(struct cni_request *r, uint32_t code, struct str text) {
+    if (code == UINT32_MAX) {
+        (void)cni_fail(&r->fail, CNI_CODE_TRY_LATER, "", "the plugin was ended meanwhile");
+        cni_answer_fail(r);
+        return;
+    }
+    cni_answer(r, code != 0, code ? text : STR(""));
+}
+
+static int check_endpoint(struct cni_request *r, const struct cni_attachment *at) {
+    struct store_item it;
+    struct jnode *doc = NULL;
+    struct err e = {0};
+    struct store_key key = {STR(STORE_SPACE_RESOURCES), at->wep_key};
+    int k = store_get(r->s->store, key, &r->arena, &it, &e);
+    if (k == ERR_NOT_FOUND) {
+        return cni_fail(&r->fail, CNI_CODE_DIFFERENT, "the container must be made anew",
+                        "the pod's WorkloadEndpoint is gone");
+    }
+    if (k < 0 || json_parse(it.value, &json_limits_default, &r->arena, &doc, &e) < 0) {
+        return cni_fail(&r->fail, CNI_CODE_TRY_LATER, "look at the datastore", "%.900s", e.msg);
+    }
+    if (!str_eq(jnode_str(jnode_path(doc, "spec.containerID")), at->container)) {
+        return cni_fail(&r->fail, CNI_CODE_DIFFERENT, "the container must be made anew",
+                        "the pod's WorkloadEndpoint is of another container");
+    }
+    return 0;
+}
+
+static int check_addresses(struct cni_request *r, const struct cni_attachment *at) {
+    struct err e = {0};
+    char text[IP_TEXT_MAX];
+    int k = cni_ipam_held(r, at->handle, &e);
+    for (size_t i = 0; k == 0 && i < at->n_nets; i++) {
+        bool is_held = false;
+        for (size_t j = 0; j < r->n_nets; j++) {
+            is_held |= prefix_eq(&r->nets[j], &at->nets[i]);
+        }
+        if (!is_held) {
+            return cni_fail(&r->fail, CNI_CODE_DIFFERENT, "the container must be made anew",
+                            "address %s is not assigned to this container",
+                            prefix_text(&at->nets[i], text));
+        }
+    }
+    return k < 0 ? cni_fail(&r->fail, k == ERR_NOT_FOUND ? CNI_CODE_DIFFERENT : CNI_CODE_TRY_LATER,
+                            "margay ipam check says more", "addresses: %.900s", e.msg)
+                 : 0;
+}
+
+/* Every address of the result that the runtime remembers must be one that we gave. */
+static int check_prev_result(struct cni_request *r, const struct cni_attachment *at) {
+    char text[IP_TEXT_MAX];
+    for (size_t i = 0; i < at->n_nets; i++) {
+        bool is_there = jnode_getc(r->conf.prev_result, "ips") == NULL;
+        jnode_each (ip, jnode_getc(r->conf.prev_result, "ips")) {
+            struct prefix p;
+            is_there |= prefix_parse(jnode_str(jnode_getc(ip, "address")), &p) == 0 &&
+                        ip_eq(&p.ip, &at->nets[i].ip);
+        }
+        if (!is_there) {
+            return cni_fail(&r->fail, CNI_CODE_DIFFERENT, "the container must be made anew",
+                            "address %s is not in prevResult", prefix_text(&at->nets[i], text));
+        }
+    }
+    return 0;
+}
+
+void cni_check(struct cni_request *r) {
+    uint8_t mac[6];
+    struct cni_attachment *at =
+        cni_attachment_find(r->s, r->strings[WIRE_CONTAINERID], r->strings[WIRE_IFNAME]);
+    if (!at || at->is_superseded || !str_eq(at->network, r->conf.name)) {
+        (void)cni_fail(&r->fail, CNI_CODE_UNKNOWN_CONTAINER, "",
+                       "container %.*s is not attached to network %.*s by interface %.*s",
+                       STR_FMT(r->strings[WIRE_CONTAINERID]), STR_FMT(r->conf.name),
+                       STR_FMT(r->strings[WIRE_IFNAME]));
+        cni_answer_fail(r);
+        return;
+    }
+    if (r->netns_fd < 0) {
+        (void)cni_fail(&r->fail, CNI_CODE_BAD_ENV, "CNI_NETNS must name a network namespace",
+                       "no network namespace came with the request");
+        cni_answer_fail(r);
+        return;
+    }
+    if (check_endpoint(r, at) < 0 || check_prev_result(r, at) < 0 ||
+        cni_kernel_check(r, at, mac, &r->fail) < 0 ||
+        (r->conf.is_own_ipam && check_addresses(r, at) < 0)) {
+        cni_answer_fail(r);
+    } else if (r->conf.has_ipam && !r->conf.is_own_ipam) {
+        cni_delegate(r, r->conf.ipam_type, "CHECK", r->strings[WIRE_STDIN], pass_on);
+    } else {
+        cni_answer(r, 0, STR(""));
+    }
+}
+
+/* ---- GC ---- */
+
+static bool is_valid(const struct cni_request *r, const struct cni_attachment *at) {
+    jnode_each (v, r->conf.valid_attachments) {
+        if (str_eq(jnode_str(jnode_getc(v, "containerID")), at->container) &&
+            str_eq(jnode_str(jnode_getc(v, "ifname")), at->ifname)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* An ADD that runs now is not in the runtime's list yet. */
+static bool is_in_work(const struct cni_request *r, const struct cni_attachment *at) {
+    for (const struct cni_request *o = r->s->requests; o; o = o->next) {
+        if (o != r && !o->is_done && str_eq(o->strings[WIRE_CONTAINERID], at->container)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void gc_done(struct cni_request *r) {
+    if (r->did_fail) {
+        cni_answer_fail(r);
+    } else if (r->conf.has_ipam && !r->conf.is_own_ipam) {
+        cni_delegate(r, r->conf.ipam_type, "GC", r->strings[WIRE_STDIN], pass_on);
+    } else {
+        cni_answer(r, 0, STR(""));
+    }
+}
+
+static void on_gc_removed(void *arg, struct cni_removal *m) {
+    struct cni_request *r = arg;
+    if (m->code < 0 && !r->did_fail) {
+        r->did_fail = true;
+        (void)cni_fail(&r->fail, CNI_CODE_TRY_LATER, "the runtime will try again", "%s", m->error);
+    }
+    r->n_removals--;
+    if (!cni_unref(r) && r->n_removals == 0) {
+        gc_done(r);
+    }
+}
+
+void cni_gc(struct cni_request *r) {
+    struct cni_server *s = r->s;
+    struct cni_attachment **t;
+    VEC(struct cni_removal *) all = {0};
+    size_t i = 0;
+    if (!r->conf.valid_attachments || r->conf.valid_attachments->type != J_LIST) {
+        (void)cni_fail(&r->fail, CNI_CODE_BAD_CONFIG, "the runtime must give it",
+                       "GC without a list cni.dev/valid-attachments");
+        cni_answer_fail(r);
+        return;
+    }
+    while (cni_attachments_next(&s->attachments, &i, NULL, &t)) {
+        if (str_eq((*t)->network, r->conf.name) && !is_valid(r, *t) && !is_in_work(r, *t)) {
+            struct cni_removal *m = cni_removal_new(s, r->conf.name, (*t)->container, (*t)->ifname);
+            m->done = on_gc_removed;
+            m->arg = r;
+            vec_push(&all, m);
+        }
+    }
+    if (all.n == 0) {
+        gc_done(r);
+        return;
+    }
+    LOG_I("cni", "gc", "network=%.*s removed=%zu", STR_FMT(r->conf.name), all.n);
+    r->n_removals = all.n;
+    r->n_pending += (unsigned)all.n;
+    for (i = 0; i < all.n; i++) {
+        cni_removal_queue(s, all.p[i]);
+    }
+    vec_fini(&all);
+}
+
+/* ---- STATUS ---- */
+
+void cni_status(struct cni_request *r) {
+    if (r->conf.is_own_ipam && cni_ipam_status(r->s, &r->fail) < 0) {
+        cni_answer_fail(r);
+    } else if (r->conf.has_ipam && !r->conf.is_own_ipam) {
+        cni_delegate(r, r->conf.ipam_type, "STATUS", r->strings[WIRE_STDIN], pass_on);
+    } else {
+        cni_answer(r, 0, STR(""));
+    }
+}
+
+/* ---- the spool ---- */
+
+static bool is_in_spool_work(const struct cni_server *s, const char *name) {
+    for (const struct cni_request *r = s->requests; r; r = r->next) {
+        if (r->spool_dir >= 0 && str_is(r->spool_name, name)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The frame in a spool file, in the arena: 0, or negative when it is not one that a plugin wrote.
+ */
+static int read_spooled(int dir, const char *name, struct arena *a, struct str *body) {
+    MG_CLEANUP(buf_fini)
+    struct buf b = BUF_INIT(WIRE_HEADER_BYTES + WIRE_BODY_MAX + (1U << 17));
+    MG_CLEANUP(fd_close)
+    int fd = openat(dir, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+    struct stat st;
+    uint32_t type = 0, n = 0;
+    char path[64];
+    if (fd < 0 || fstat(fd, &st) < 0) {
+        return -errno;
+    }
+    if (!S_ISREG(st.st_mode) || (st.st_uid != 0 && st.st_uid != geteuid()) || (st.st_mode & 022)) {
+        return ERR_DENIED;
+    }
+    (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+    int r = file_read(-1, path, &b, WIRE_HEADER_BYTES + WIRE_BODY_MAX);
+    if (r < 0) {
+        return r;
+    }
+    if (b.n < WIRE_HEADER_BYTES || wire_header((const uint8_t *)b.p, &type, &n) < 0 ||
+        type != WIRE_REQUEST || b.n != WIRE_HEADER_BYTES + (size_t)n) {
+        return -EPROTO;
+    }
+    *body = arena_dup(a, str_n(b.p + WIRE_HEADER_BYTES, n));
+    return 0;
+}
+
+/* False: the file is no DEL, and was put aside. */
+static bool begin_spooled(struct cni_server *s, int dir, const char *name) {
+    struct cni_request *r = cni_request_new(s);
+    struct str body = STR("");
+    int k = read_spooled(dir, name, &r->arena, &body);
+    if (k == 0) {
+        k = cni_request_take(r, (const uint8_t *)body.p, body.n);
+    }
+    if (k == 0 && (!str_is(r->strings[WIRE_COMMAND], "DEL") || (r->flags & WIRE_FLAG_NETNS))) {
+        k = -EPROTO;
+    }
+    if (k < 0) {
+        LOG_W("cni", "spool_bad_file", "name=%s reason=%s removed", log_quote(str_c(name)),
+              err_name(k));
+        (void)unlinkat(dir, name, 0); /* a folder stays, and is told of again */
+        cni_answer(r, 1, STR(""));
+        return false;
+    }
+    r->spool_name = arena_dup(&r->arena, str_c(name));
+    r->spool_dir = fcntl(dir, F_DUPFD_CLOEXEC, 3);
+    s->stats.spooled++;
+    cni_request_start(r);
+    return true;
+}
+
+static int cmp_names(const void *a, const void *b) {
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+int cni_server_spool(struct cni_server *s, const char *dir) {
+    MG_CLEANUP(fd_close)
+    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0) {
+        return errno == ENOENT ? 0 : -errno;
+    }
+    int for_reading = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+    DIR *d = for_reading >= 0 ? fdopendir(for_reading) : NULL;
+    if (!d) {
+        fd_close(&for_reading);
+        return -ENOMEM;
+    }
+    VEC(char *) names = {0};
+    struct arena a = {0};
+    for (struct dirent *e = readdir(d); e && names.n < SPOOL_FILES_MAX; e = readdir(d)) {
+        struct str name = str_c(e->d_name);
+        if (name.p[0] != '.' && str_ends(name, STR(WIRE_SPOOL_SUFFIX)) &&
+            !is_in_spool_work(s, name.p)) {
+            vec_push(&names, (char *)(uintptr_t)arena_cstr(&a, name));
+        }
+    }
+    (void)closedir(d);
+    vec_sort(&names, cmp_names);
+    int n = 0;
+    for (size_t i = 0; i < names.n && s->n_requests < CNI_SERVER_MAX_REQUESTS / 2; i++) {
+        n += begin_spooled(s, fd, names.p[i]);
+    }
+    vec_fini(&names);
+    arena_fini(&a);
+    return n;
+}
