@@ -44,7 +44,7 @@ static void undo_delegated(struct cni_request *r) {
         return;
     }
     r->has_delegated_ipam = false;
-    cni_delegate(r, r->conf.ipam_type, "DEL", r->strings[WIRE_STDIN], undone);
+    cni_delegate_ipam(r, "DEL", undone);
 }
 
 static void on_removed(void *arg, struct cni_removal *m MG_UNUSED) {
@@ -251,7 +251,7 @@ static void assign(struct cni_request *r) {
                        "the network configuration has no ipam.type");
         undo(r);
     } else {
-        cni_delegate(r, r->conf.ipam_type, "ADD", r->strings[WIRE_STDIN], on_delegated_ipam);
+        cni_delegate_ipam(r, "ADD", on_delegated_ipam);
     }
 }
 
@@ -324,6 +324,10 @@ void cni_add(struct cni_request *r) {
         (void)cni_fail(&r->fail, CNI_CODE_BAD_ENV, "pods of the host's network need no plugin",
                        "CNI_NETNS=%s is the host's own network namespace",
                        log_quote(r->strings[WIRE_NETNS]));
+        cni_answer_fail(r);
+        return;
+    }
+    if (cni_check_ready(r) < 0) {
         cni_answer_fail(r);
         return;
     }

@@ -102,7 +102,7 @@ void cni_check(struct cni_request *r) {
         (r->conf.is_own_ipam && check_addresses(r, at) < 0)) {
         cni_answer_fail(r);
     } else if (r->conf.has_ipam && !r->conf.is_own_ipam) {
-        cni_delegate(r, r->conf.ipam_type, "CHECK", r->strings[WIRE_STDIN], pass_on);
+        cni_delegate_ipam(r, "CHECK", pass_on);
     } else {
         cni_answer(r, 0, STR(""));
     }
@@ -134,7 +134,7 @@ static void gc_done(struct cni_request *r) {
     if (r->did_fail) {
         cni_answer_fail(r);
     } else if (r->conf.has_ipam && !r->conf.is_own_ipam) {
-        cni_delegate(r, r->conf.ipam_type, "GC", r->strings[WIRE_STDIN], pass_on);
+        cni_delegate_ipam(r, "GC", pass_on);
     } else {
         cni_answer(r, 0, STR(""));
     }
@@ -190,7 +190,7 @@ void cni_status(struct cni_request *r) {
     if (r->conf.is_own_ipam && cni_ipam_status(r->s, &r->fail) < 0) {
         cni_answer_fail(r);
     } else if (r->conf.has_ipam && !r->conf.is_own_ipam) {
-        cni_delegate(r, r->conf.ipam_type, "STATUS", r->strings[WIRE_STDIN], pass_on);
+        cni_delegate_ipam(r, "STATUS", pass_on);
     } else {
         cni_answer(r, 0, STR(""));
     }

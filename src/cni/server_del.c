@@ -346,13 +346,17 @@ static void on_removed(void *arg, struct cni_removal *m) {
     if (did_fail) {
         cni_answer_fail(r);
     } else if (r->conf.has_ipam && !r->conf.is_own_ipam) {
-        cni_delegate(r, r->conf.ipam_type, "DEL", r->strings[WIRE_STDIN], on_delegated);
+        cni_delegate_ipam(r, "DEL", on_delegated);
     } else {
         cni_answer(r, 0, STR(""));
     }
 }
 
 void cni_del(struct cni_request *r) {
+    if (cni_check_ready(r) < 0) {
+        cni_answer_fail(r);
+        return;
+    }
     struct cni_removal *m =
         cni_removal_new(r->s, r->conf.name, r->strings[WIRE_CONTAINERID], r->strings[WIRE_IFNAME]);
     m->done = on_removed;

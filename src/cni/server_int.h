@@ -211,6 +211,12 @@ void cni_answer_fail(struct cni_request *r);
 void cni_delegate(struct cni_request *r, struct str type, const char *command, struct str input,
                   void (*on_delegated)(struct cni_request *r, uint32_t code, struct str text));
 void cni_timer(struct cni_request *r, int64_t ms, void (*cb)(struct cni_request *r));
+/* Runs the configuration's IPAM plugin (server_delegate.c): host-local's "usePodCidr" is replaced
+ * by the node's pod CIDR, as Calico does. */
+void cni_delegate_ipam(struct cni_request *r, const char *command,
+                       void (*on_delegated)(struct cni_request *r, uint32_t code, struct str text));
+/* Fails r when ClusterInformation says that the datastore is locked. */
+MG_NODISCARD int cni_check_ready(struct cni_request *r);
 /* n_pending-- and frees a request that is done. True: it is done, whether freed or not. */
 bool cni_unref(struct cni_request *r);
 /* A request without a connection yet; it is in the server's list. */
@@ -223,6 +229,10 @@ void cni_request_start(struct cni_request *r);
 /* ---- server_pod.c ---- */
 /* Fills r->pod. 0; -1: failed; 1: the Pod object is missing and must be waited for. */
 MG_NODISCARD int cni_identify(struct cni_request *r);
+/* An object of the store, decoded as far as it can be. ERR_NOT_FOUND. */
+MG_NODISCARD int cni_read_object(struct cni_server *s, enum kind_id id, struct str ns,
+                                 struct str name, struct arena *a, struct object *out,
+                                 struct err *e);
 /* Key and name of the endpoint with or without a Pod. */
 void cni_name_endpoint(struct cni_request *r, bool with_pod);
 /* "cali" + 11 digits. */

@@ -98,9 +98,8 @@ struct str cni_handle(struct arena *a, struct str network, struct str container,
                               STR_FMT(ifname));
 }
 
-/* An object of the store, decoded as far as it can be. ERR_NOT_FOUND. */
-static int read_object(struct cni_server *s, enum kind_id id, struct str ns, struct str name,
-                       struct arena *a, struct object *out, struct err *e) {
+int cni_read_object(struct cni_server *s, enum kind_id id, struct str ns, struct str name,
+                    struct arena *a, struct object *out, struct err *e) {
     struct store_item it;
     struct jnode *doc = NULL;
     struct model_errors errs = {.a = a};
@@ -194,7 +193,7 @@ static int with_pod(struct cni_request *r, const struct object *pod) {
     p->service_account =
         p->spec->service_account_name.n ? p->spec->service_account_name : STR("default");
     cni_name_endpoint(r, true);
-    if (read_object(r->s, K_NAMESPACE, STR_NULL, r->args.ns, &r->arena, &ns, NULL) == 0) {
+    if (cni_read_object(r->s, K_NAMESPACE, STR_NULL, r->args.ns, &r->arena, &ns, NULL) == 0) {
         p->ns_annotations = ns.meta.annotations;
     }
     make_labels(r, &pod->meta.labels, &none);
@@ -209,7 +208,7 @@ int cni_identify(struct cni_request *r) {
     memset(p, 0, sizeof(*p));
     int found = ERR_NOT_FOUND;
     if (is_k8s) {
-        found = read_object(r->s, K_POD, r->args.ns, r->args.pod, &r->arena, &pod, &e);
+        found = cni_read_object(r->s, K_POD, r->args.ns, r->args.pod, &r->arena, &pod, &e);
         if (found < 0 && found != ERR_NOT_FOUND) {
             return cni_fail(&r->fail, CNI_CODE_TRY_LATER, "look at the datastore",
                             "pod %.*s/%.*s: %.700s", STR_FMT(r->args.ns), STR_FMT(r->args.pod),

@@ -379,6 +379,25 @@ class Add(Server):
                          ["lo", r["interfaces"][1]["name"], "eth0"])
         self.assertEqual([x["interface"] for x in r["ips"]], [0, 2])
 
+    def test_locked_datastore(self):
+        pod = self.new_netns()
+        info = {"apiVersion": "projectcalico.org/v3", "kind": "ClusterInformation"}
+        kind = "ClusterInformation.projectcalico.org"
+        self.put(kind, "-", "default", dict(info, spec={"datastoreReady": False}))
+        code, out = self.call("ADD", "c1", pod)
+        self.assertEqual((code, out["code"]), (1, 11))
+        self.assertIn("datastoreReady", out["msg"])
+        self.put(kind, "-", "default", dict(info, spec={"datastoreReady": True}))
+        self.add("c1", pod)
+
+    def test_ids_that_begin_alike(self):
+        a = self.add("0123456789abcd1", self.new_netns())
+        b = self.add("0123456789abcd2", self.new_netns())
+        self.assertNotEqual(a["interfaces"][0]["name"], b["interfaces"][0]["name"])
+        self.assertEqual(len(self.host_links()), 2)
+        self.delete("0123456789abcd1", None)
+        self.assertEqual(list(self.host_links()), [b["interfaces"][0]["name"]])
+
     def test_two_interfaces_of_one_container(self):
         pod = self.new_netns()
         a = self.add("c1", pod)
@@ -614,6 +633,27 @@ class Delegated(Server):
         self.delete("c1", pod, conf=conf)
         self.assertEqual(self.calls(), ["ADD", "CHECK", "DEL"])
         self.assertEqual(self.host_links(), {})
+
+    def test_pod_cidr_of_the_node(self):
+        pod = self.new_netns()
+        path = os.path.join(self.dir, "host-local")
+        with open(path, "w") as f:
+            f.write("#!/bin/sh\ncat >%s/seen\n[ $CNI_COMMAND = ADD ] && "
+                    "echo '{\"ips\":[{\"address\":\"10.4.0.2/24\"}]}'\nexit 0\n" % self.dir)
+        os.chmod(path, 0o755)
+        conf = {"ipam": {"type": "host-local", "subnet": "usePodCidr",
+                         "ranges": [[{"subnet": "usePodCidrIPv6"}]]}}
+        code, out = self.call("ADD", "c1", pod, conf=conf)
+        self.assertEqual((code, out["code"]), (1, 11))
+        self.assertIn("podCIDR", out["msg"])
+        self.put("Node", "-", "node-1", {"apiVersion": "v1", "kind": "Node", "spec": {
+            "podCIDR": "10.4.0.0/24", "podCIDRs": ["10.4.0.0/24", "fd04::/80"]}})
+        self.add("c1", pod, conf=conf)
+        with open(os.path.join(self.dir, "seen")) as f:
+            seen = json.load(f)
+        self.assertEqual(seen["ipam"], {"type": "host-local", "subnet": "10.4.0.0/24",
+                                        "ranges": [[{"subnet": "fd04::/80"}]]})
+        self.assertEqual(seen["name"], "net1")
 
     def test_old_result(self):
         pod = self.new_netns()
