@@ -568,6 +568,10 @@ void cni_server_free(struct cni_server *s) {
     free(s);
 }
 
+void cni_server_set_mtu(struct cni_server *s, uint32_t mtu) {
+    s->mtu = mtu;
+}
+
 void cni_server_stats(const struct cni_server *s, struct cni_server_stats *out) {
     *out = s->stats;
     out->n_requests = s->n_requests;

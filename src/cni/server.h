@@ -47,6 +47,9 @@ void cni_server_connection(struct cni_server *s, int take_fd);
 void cni_server_object(struct cni_server *s, const struct kind *kind, struct str ns,
                        struct str name);
 
+/* MTU of interfaces from now on, where the configuration says none; 0: the kernel's default. */
+void cni_server_set_mtu(struct cni_server *s, uint32_t mtu);
+
 /* Carries out the DELs that plugins left in the folder (cni/wire.h, "Spool"), oldest first, and
  * removes their files when they are done. To be called at start and now and then. Returns how many
  * it began, or -errno. */

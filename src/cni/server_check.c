@@ -178,9 +178,11 @@ void cni_gc(struct cni_request *r) {
     LOG_I("cni", "gc", "network=%.*s removed=%zu", STR_FMT(r->conf.name), all.n);
     r->n_removals = all.n;
     r->n_pending += (unsigned)all.n;
+    cni_removals_gather(s, true);
     for (i = 0; i < all.n; i++) {
         cni_removal_queue(s, all.p[i]);
     }
+    cni_removals_gather(s, false);
     vec_fini(&all);
 }
 

@@ -19,6 +19,7 @@ struct cni_batch {
 };
 
 static void start_batch(struct cni_server *s);
+static void go(struct cni_server *s);
 
 /* ---- one removal ---- */
 
@@ -250,7 +251,7 @@ static void on_worked(void *arg) {
         return;
     }
     finish(b);
-    if (!s->running && !s->is_batch_timed && s->queue.n) {
+    if (!s->running && !s->is_batch_timed && !s->is_gathering && s->queue.n) {
         start_batch(s);
     }
 }
@@ -294,6 +295,19 @@ void cni_removal_queue(struct cni_server *s, struct cni_removal *m) {
         links_forget(s->links, m->iface);
     }
     vec_push(&s->queue, m);
+    if (!s->is_gathering) {
+        go(s);
+    }
+}
+
+void cni_removals_gather(struct cni_server *s, bool is_gathering) {
+    s->is_gathering = is_gathering;
+    if (!is_gathering && s->queue.n) {
+        go(s);
+    }
+}
+
+static void go(struct cni_server *s) {
     if (s->running || s->is_batch_timed) {
         return;
     }

@@ -198,7 +198,7 @@ struct cni_server {
     VEC(struct cni_removal *) queue; /* for the next batch */
     struct cni_batch *running;
     struct loop_timer *batch_timer;
-    bool is_batch_timed;
+    bool is_batch_timed, is_gathering;
     uint32_t n_batches;
     struct nl *worker_nl; /* the running batch's */
 };
@@ -299,6 +299,8 @@ struct cni_removal *cni_removal_new(struct cni_server *s, struct str network, st
 struct cni_removal *cni_removal_of_link(int index);
 /* Calls m->done when it is carried out, maybe from inside, then frees m. */
 void cni_removal_queue(struct cni_server *s, struct cni_removal *m);
+/* Between true and false, what is queued waits for the rest. */
+void cni_removals_gather(struct cni_server *s, bool is_gathering);
 /* Waits for the batch that runs, drops the rest. */
 void cni_removals_free(struct cni_server *s);
 /* Index of a pod's host interface; 0: not there, or not one of ours. */
