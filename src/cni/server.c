@@ -190,7 +190,7 @@ static void flush(struct cni_request *r) {
         } else if (n < 0 && errno == EINTR) {
             continue;
         } else if (n < 0 && errno == EAGAIN) {
-            loop_poll_set(r->poll, LOOP_READ | LOOP_WRITE);
+            loop_poll_set(r->poll, r->is_answering ? LOOP_WRITE : LOOP_READ | LOOP_WRITE);
             return;
         } else {
             gone(r);

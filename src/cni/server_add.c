@@ -301,7 +301,8 @@ static void on_old_gone(void *arg, struct cni_removal *m MG_UNUSED) {
 static bool answer_again(struct cni_request *r, const struct cni_attachment *at) {
     struct cni_fail ignored = {0};
     if (at->is_superseded || !str_eq(at->network, r->conf.name) || at->n_nets > CNI_MAX_IPS ||
-        cni_kernel_check(r, at, r->pod.mac, &ignored) < 0) {
+        cni_check_endpoint(r, at) < 0 || cni_kernel_check(r, at, r->pod.mac, &ignored) < 0) {
+        memset(&r->fail, 0, sizeof(r->fail));
         return false;
     }
     memcpy(r->nets, at->nets, at->n_nets * sizeof(*at->nets));

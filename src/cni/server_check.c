@@ -21,7 +21,7 @@ static void pass_on(struct cni_request *r, uint32_t code, struct str text) {
     cni_answer(r, code != 0, code ? text : STR(""));
 }
 
-static int check_endpoint(struct cni_request *r, const struct cni_attachment *at) {
+int cni_check_endpoint(struct cni_request *r, const struct cni_attachment *at) {
     struct store_item it;
     struct jnode *doc = NULL;
     struct err e = {0};
@@ -97,7 +97,7 @@ void cni_check(struct cni_request *r) {
         cni_answer_fail(r);
         return;
     }
-    if (check_endpoint(r, at) < 0 || check_prev_result(r, at) < 0 ||
+    if (cni_check_endpoint(r, at) < 0 || check_prev_result(r, at) < 0 ||
         cni_kernel_check(r, at, mac, &r->fail) < 0 ||
         (r->conf.is_own_ipam && check_addresses(r, at) < 0)) {
         cni_answer_fail(r);

@@ -308,7 +308,7 @@ void cni_removals_gather(struct cni_server *s, bool is_gathering) {
 }
 
 static void go(struct cni_server *s) {
-    if (s->running || s->is_batch_timed) {
+    if (s->running || s->is_batch_timed || s->is_closing) {
         return;
     }
     if (s->n_requests <= 1) {

@@ -290,6 +290,8 @@ void cni_add_retry(struct cni_request *r);
 void cni_del(struct cni_request *r);
 void cni_gc(struct cni_request *r);
 void cni_check(struct cni_request *r);
+/* Is the endpoint in the store, and still this container's? Fills r->fail if not. */
+MG_NODISCARD int cni_check_endpoint(struct cni_request *r, const struct cni_attachment *at);
 void cni_status(struct cni_request *r);
 /* A removal of what the container's attachment still holds; of its addresses alone when there is
  * none. network: as the configuration names it. */

@@ -300,6 +300,10 @@ class Add(Server):
         first = self.add("c1", pod)
         self.assertEqual(self.add("c1", pod), first)
         self.assertEqual(len(self.host_links()), 1)
+        # The endpoint was lost: without it there would be no policy.
+        self.assertEqual(self.say("del %s default node--1-cni-c1-eth0" % WEP), "")
+        self.add("c1", pod)
+        self.assertEqual(len(self.endpoints()), 1)
         # The interface was lost: made anew.
         run("ip", "-n", pod, "link", "del", "eth0")
         self.add("c1", pod)
