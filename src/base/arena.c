@@ -28,7 +28,7 @@ void *arena_alloc(struct arena *a, size_t n) {
     need &= ~(size_t)15;
     struct arena_chunk *c = a->head;
     if (!c || c->cap - c->used < need) {
-        size_t cap = c ? c->cap * 2 : CHUNK_MIN;
+        size_t cap = c ? c->cap * 2 : a->first_bytes ? a->first_bytes : CHUNK_MIN;
         if (cap > CHUNK_MAX) {
             cap = CHUNK_MAX;
         }
@@ -53,7 +53,7 @@ void arena_fini(struct arena *a) {
         free(c);
         c = prev;
     }
-    *a = (struct arena){0};
+    *a = (struct arena){.first_bytes = a->first_bytes};
 }
 
 void arena_reset(struct arena *a) {

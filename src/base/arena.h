@@ -9,6 +9,7 @@ struct arena_chunk;
 
 struct arena {
     struct arena_chunk *head; /* newest chunk */
+    uint32_t first_bytes;     /* size of the first chunk; 0: 4 KiB. For many small arenas */
     size_t used_bytes;        /* sum of what was asked for, for limits and tests */
 };
 

@@ -421,7 +421,9 @@ static void print_value(struct buf *b, struct str v) {
     buf_putc(b, quote);
 }
 
-static void print_binary(struct buf *b, const struct selector *s, const char *op) {
+static void print_binary(struct buf *b, const struct selector *s, struct str prefix,
+                         const char *op) {
+    buf_str(b, prefix);
     buf_str(b, s->label);
     buf_putc(b, ' ');
     buf_puts(b, op);
@@ -438,7 +440,7 @@ static void print_binary(struct buf *b, const struct selector *s, const char *op
     buf_putc(b, '}');
 }
 
-void selector_print(const struct selector *s, struct buf *b) {
+void selector_print_prefixed(const struct selector *s, struct str prefix, struct buf *b) {
     switch (s->op) {
     case SEL_ALL:
         buf_puts(b, "all()");
@@ -448,33 +450,34 @@ void selector_print(const struct selector *s, struct buf *b) {
         return;
     case SEL_HAS:
         buf_puts(b, "has(");
+        buf_str(b, prefix);
         buf_str(b, s->label);
         buf_putc(b, ')');
         return;
     case SEL_EQ:
-        print_binary(b, s, "==");
+        print_binary(b, s, prefix, "==");
         return;
     case SEL_NE:
-        print_binary(b, s, "!=");
+        print_binary(b, s, prefix, "!=");
         return;
     case SEL_CONTAINS:
-        print_binary(b, s, "contains");
+        print_binary(b, s, prefix, "contains");
         return;
     case SEL_STARTS:
-        print_binary(b, s, "starts with");
+        print_binary(b, s, prefix, "starts with");
         return;
     case SEL_ENDS:
-        print_binary(b, s, "ends with");
+        print_binary(b, s, prefix, "ends with");
         return;
     case SEL_IN:
-        print_binary(b, s, "in");
+        print_binary(b, s, prefix, "in");
         return;
     case SEL_NOT_IN:
-        print_binary(b, s, "not in");
+        print_binary(b, s, prefix, "not in");
         return;
     case SEL_NOT:
         buf_putc(b, '!');
-        selector_print(s->child, b);
+        selector_print_prefixed(s->child, prefix, b);
         return;
     case SEL_AND:
     case SEL_OR:
@@ -483,11 +486,22 @@ void selector_print(const struct selector *s, struct buf *b) {
             if (c != s->child) {
                 buf_puts(b, s->op == SEL_AND ? " && " : " || ");
             }
-            selector_print(c, b);
+            selector_print_prefixed(c, prefix, b);
         }
         buf_putc(b, ')');
         return;
     }
+}
+
+void selector_print(const struct selector *s, struct buf *b) {
+    selector_print_prefixed(s, STR(""), b);
+}
+
+bool selector_is_all(const struct selector *s) {
+    return s->op == SEL_ALL;
+}
+bool selector_is_global(const struct selector *s) {
+    return s->op == SEL_GLOBAL;
 }
 
 void selector_id(const struct selector *s, char out[SELECTOR_ID_BYTES]) {
@@ -501,4 +515,94 @@ void selector_id(const struct selector *s, char out[SELECTOR_ID_BYTES]) {
     memcpy(out, "s:", 2);
     (void)base64url_encode(digest, sizeof(digest), out + 2);
     buf_fini(&b);
+}
+
+struct weigher {
+    size_t (*weight)(void *arg, struct selector_term t);
+    void *arg;
+};
+
+static size_t weigh(const struct weigher *w, const struct selector_term *t, size_t n) {
+    size_t sum = 0;
+    for (size_t i = 0; i < n; i++) {
+        sum += w->weight(w->arg, t[i]);
+    }
+    return sum;
+}
+
+static size_t terms_of(const struct selector *s, const struct weigher *w,
+                       struct selector_term *out);
+
+/* Any one operand's terms will do: those with the least weight. */
+static size_t terms_of_and(const struct selector *s, const struct weigher *w,
+                           struct selector_term *out) {
+    size_t best = 0, best_weight = SIZE_MAX;
+    for (const struct selector *c = s->child; c; c = c->next) {
+        struct selector_term t[SELECTOR_MAX_TERMS];
+        size_t n = terms_of(c, w, t);
+        size_t weight = n ? weigh(w, t, n) : SIZE_MAX;
+        if (weight < best_weight) {
+            memcpy(out, t, n * sizeof(*t));
+            best = n;
+            best_weight = weight;
+        }
+    }
+    return best;
+}
+
+/* The operands' terms together, if each has some. */
+static size_t terms_of_or(const struct selector *s, const struct weigher *w,
+                          struct selector_term *out) {
+    size_t n = 0;
+    for (const struct selector *c = s->child; c; c = c->next) {
+        struct selector_term t[SELECTOR_MAX_TERMS];
+        size_t k = terms_of(c, w, t);
+        if (k == 0 || n + k > SELECTOR_MAX_TERMS) {
+            return 0;
+        }
+        memcpy(out + n, t, k * sizeof(*t));
+        n += k;
+    }
+    return n;
+}
+
+static size_t terms_of(const struct selector *s, const struct weigher *w,
+                       struct selector_term *out) {
+    switch (s->op) {
+    case SEL_HAS:
+    case SEL_CONTAINS:
+    case SEL_STARTS:
+    case SEL_ENDS:
+        out[0] = (struct selector_term){s->label, STR_NULL};
+        return 1;
+    case SEL_EQ:
+        out[0] = (struct selector_term){s->label, s->values[0]};
+        return 1;
+    case SEL_IN:
+        if (s->n_values == 0 || s->n_values > SELECTOR_MAX_TERMS) {
+            out[0] = (struct selector_term){s->label, STR_NULL};
+            return 1;
+        }
+        for (size_t i = 0; i < s->n_values; i++) {
+            out[i] = (struct selector_term){s->label, s->values[i]};
+        }
+        return s->n_values;
+    case SEL_AND:
+        return terms_of_and(s, w, out);
+    case SEL_OR:
+        return terms_of_or(s, w, out);
+    case SEL_ALL:
+    case SEL_GLOBAL:
+    case SEL_NE:
+    case SEL_NOT_IN:
+    case SEL_NOT:
+        return 0;
+    }
+    return 0;
+}
+
+size_t selector_terms(const struct selector *s, size_t (*weight)(void *arg, struct selector_term t),
+                      void *arg, struct selector_term out[SELECTOR_MAX_TERMS]) {
+    struct weigher w = {weight, arg};
+    return terms_of(s, &w, out);
 }

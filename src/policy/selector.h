@@ -34,3 +34,20 @@ void selector_print(const struct selector *s, struct buf *b);
 /* "s:" + base64url of SHA-224 of "s:" + canonical form, NUL-terminated: what Calico names sets by.
  */
 void selector_id(const struct selector *s, char out[SELECTOR_ID_BYTES]);
+
+/* The canonical form with `prefix` in front of every label name. Appended. */
+void selector_print_prefixed(const struct selector *s, struct str prefix, struct buf *b);
+/* The whole selector is all() or global(), nothing else. */
+bool selector_is_all(const struct selector *s);
+bool selector_is_global(const struct selector *s);
+
+/* A label, or a label with a value, of which a match needs at least one: an index looks only there.
+ */
+struct selector_term {
+    struct str key, value; /* value.p NULL: whatever the value */
+};
+enum { SELECTOR_MAX_TERMS = 64 };
+/* The terms with the least weight, at most SELECTOR_MAX_TERMS; returns their number. 0: there is no
+ * such list (a match may have no label at all). weight: how many things have the term. */
+size_t selector_terms(const struct selector *s, size_t (*weight)(void *arg, struct selector_term t),
+                      void *arg, struct selector_term out[SELECTOR_MAX_TERMS]);

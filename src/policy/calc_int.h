@@ -1,0 +1,328 @@
+/* The calculation's own state, shared by its files. Not for other modules. */
+#pragma once
+
+#include "base/hash.h"
+#include "base/vec.h"
+#include "model/k8s.h"
+#include "policy/calc.h"
+#include "policy/labels.h"
+
+#define LABEL_NAMESPACE "projectcalico.org/namespace"
+#define LABEL_ORCHESTRATOR "projectcalico.org/orchestrator"
+#define LABEL_SERVICE_ACCOUNT "projectcalico.org/serviceaccount"
+
+/* ---- sets ---- */
+
+struct member_state {
+    uint32_t refs; /* items that contribute it */
+    bool is_out;   /* the sink has it */
+    bool is_touched;
+};
+#define MAP_NAME member_map
+#define MAP_KEY struct calc_member
+#define MAP_VAL struct member_state
+#define MAP_HASH(k) member_hash(&(k))
+#define MAP_EQ(a, b) member_eq(&(a), &(b))
+uint64_t member_hash(const struct calc_member *m);
+bool member_eq(const struct calc_member *a, const struct calc_member *b);
+#include "base/map.tmpl.h"
+
+struct cservice;
+
+struct cset {
+    uint32_t id;
+    enum calc_set_type type;
+    char *uid, *text;
+    struct arena a;           /* of the selector */
+    struct lsel *lsel;        /* NULL: of a service */
+    struct cservice *service; /* of service sets */
+    struct str port_name;     /* of named ports; in the arena */
+    uint8_t protocol;         /* of named ports; 0 = any */
+    unsigned refs;
+    bool is_out, is_dirty;
+    struct member_map members;
+    VEC(struct calc_member) touched;
+};
+
+/* ---- rules of a policy or profile in one direction ---- */
+
+struct ruleset {
+    uint32_t id;
+    enum calc_dir dir;
+    const struct rule *rules; /* in the owner's arena */
+    size_t n_rules;
+    bool is_out;    /* the sink has it */
+    bool is_stale;  /* the sink's is not what the rules say now */
+    struct arena a; /* of the compiled rules */
+    struct calc_policy out;
+    VEC(struct cset *) sets; /* one reference each */
+};
+
+struct item;
+
+struct cpol {
+    const struct kind *kind;
+    struct arena a; /* everything as written */
+    struct str key; /* "KIND/ns/name", the map's */
+    struct str kind_text, tier, ns, name;
+    bool has_order;
+    double order;
+    unsigned types;
+    const struct selector *sel;
+    struct lsel *lsel; /* in the index of local endpoints */
+    struct ruleset dirs[2];
+    VEC(struct item *) matched;
+    bool is_dirty, is_gone;
+};
+
+/* What a profile is made of: a Profile resource, or a Namespace or ServiceAccount. */
+enum prof_source { PROF_RESOURCE, PROF_K8S, N_PROF_SOURCES };
+struct prof_def {
+    bool exists;
+    struct arena a;
+    struct str_map labels;
+    const struct rule *rules[2];
+    size_t n_rules[2];
+};
+
+struct cprof {
+    char *name;
+    struct prof_def defs[N_PROF_SOURCES];
+    VEC(struct item *) items; /* that inherit from it; once per mention */
+    unsigned n_local;         /* of those, local endpoints */
+    struct ruleset dirs[2];
+    bool is_dirty;
+};
+
+struct ctier {
+    bool has_order, default_pass;
+    double order;
+};
+
+/* ---- items: endpoints and network sets ---- */
+
+struct item {
+    uint32_t lid;       /* in the index of all */
+    uint32_t local_lid; /* in the index of local endpoints; 0 = not local */
+    struct arena a;     /* everything below as given */
+    uint32_t *own;      /* pairs, referenced, sorted by key */
+    uint32_t n_own;
+    struct cprof **profs;
+    uint32_t n_profs;
+    struct prefix *nets;
+    size_t n_nets;
+    struct endpoint_port *ports;
+    size_t n_ports;
+    /* Local endpoints only. */
+    uint32_t id;
+    struct str iface, ns, name;
+    struct prefix *spoof_ok;
+    size_t n_spoof_ok;
+    uint8_t mac[6];
+    VEC(struct cpol *) pols; /* that select it */
+    bool is_out, is_dirty;
+    uint64_t out_hash;
+};
+
+/* What is known of one pod: the Pod object and its WorkloadEndpoints. */
+struct wep {
+    struct str name; /* of the resource */
+    struct arena a;
+    struct workload_endpoint_spec spec;
+    struct str_map labels;
+    struct item *item; /* NULL: the Pod speaks for it */
+};
+struct epsrc {
+    char *key;
+    bool has_pod;
+    struct arena pod_a;
+    struct str pod_ns, pod_name;
+    struct k8s_pod pod;
+    struct str_map pod_labels;
+    struct item *pod_item; /* of a pod that has no WorkloadEndpoint here */
+    VEC(struct wep *) weps;
+};
+
+struct slice {
+    struct str name;
+    struct arena a;
+    struct calc_member *members;
+    size_t n;
+};
+struct cservice {
+    char *key; /* "ns/name" */
+    VEC(struct slice *) slices;
+    struct cset *sets[2]; /* addresses only, with ports */
+};
+
+#define MAP_NAME map_set
+#define MAP_KEY struct str
+#define MAP_VAL struct cset *
+#define MAP_HASH(k) hash_str(k)
+#define MAP_EQ(a, b) str_eq(a, b)
+#include "base/map.tmpl.h"
+#define MAP_NAME map_pol
+#define MAP_KEY struct str
+#define MAP_VAL struct cpol *
+#define MAP_HASH(k) hash_str(k)
+#define MAP_EQ(a, b) str_eq(a, b)
+#include "base/map.tmpl.h"
+#define MAP_NAME map_prof
+#define MAP_KEY struct str
+#define MAP_VAL struct cprof *
+#define MAP_HASH(k) hash_str(k)
+#define MAP_EQ(a, b) str_eq(a, b)
+#include "base/map.tmpl.h"
+#define MAP_NAME map_tier
+#define MAP_KEY struct str
+#define MAP_VAL struct ctier
+#define MAP_HASH(k) hash_str(k)
+#define MAP_EQ(a, b) str_eq(a, b)
+#include "base/map.tmpl.h"
+#define MAP_NAME map_src
+#define MAP_KEY struct str
+#define MAP_VAL struct epsrc *
+#define MAP_HASH(k) hash_str(k)
+#define MAP_EQ(a, b) str_eq(a, b)
+#include "base/map.tmpl.h"
+#define MAP_NAME map_item
+#define MAP_KEY struct str
+#define MAP_VAL struct item *
+#define MAP_HASH(k) hash_str(k)
+#define MAP_EQ(a, b) str_eq(a, b)
+#include "base/map.tmpl.h"
+#define MAP_NAME map_str
+#define MAP_KEY struct str
+#define MAP_VAL char *
+#define MAP_HASH(k) hash_str(k)
+#define MAP_EQ(a, b) str_eq(a, b)
+#include "base/map.tmpl.h"
+#define MAP_NAME map_service
+#define MAP_KEY struct str
+#define MAP_VAL struct cservice *
+#define MAP_HASH(k) hash_str(k)
+#define MAP_EQ(a, b) str_eq(a, b)
+#include "base/map.tmpl.h"
+
+struct calc {
+    char *node;
+    struct calc_ops ops;
+    void *arg;
+    struct ltab *labels;
+    struct lidx *all, *local;
+    struct map_set sets;
+    struct map_pol policies;
+    struct map_prof profiles;
+    struct map_tier tiers;
+    struct map_src sources;  /* "ns/pod", or "wep:NAME" for endpoints without a pod */
+    struct map_str wep_keys; /* WorkloadEndpoint's resource key → its source's key */
+    struct map_item netsets; /* network sets and host endpoints by resource key */
+    struct map_service services;
+    struct map_str slice_owner; /* slice "ns/name" → service key */
+    uint32_t next_id;
+    VEC(struct cset *) dirty_sets;
+    VEC(struct cpol *) dirty_policies;
+    VEC(struct cprof *) dirty_profiles;
+    VEC(struct item *) dirty_endpoints;
+    VEC(uint32_t) gone_endpoints; /* ids that the sink has */
+    VEC(uint32_t) gone_rulesets;
+    VEC(uint32_t) pairs_scratch;
+    size_t n_items, n_local;
+};
+
+/* ---- sets.c ---- */
+/* A reference to the set of what a selector matches. sel_text: canonical. */
+struct cset *cset_of_selector(struct calc *c, struct str sel_text);
+/* … of the named ports of what a selector matches. */
+struct cset *cset_of_port(struct calc *c, struct str sel_text, struct str port, uint8_t protocol);
+struct cset *cset_of_service(struct calc *c, struct str ns, struct str name, bool with_ports);
+void cset_unref(struct calc *c, struct cset *s);
+/* The item's part in a set, added or taken away. */
+void cset_item(struct calc *c, struct cset *s, const struct item *it, bool add);
+void cset_member(struct calc *c, struct cset *s, const struct calc_member *m, bool add);
+void csets_emit(struct calc *c);
+void csets_emit_gone(struct calc *c);
+void cset_free(struct calc *c, struct cset *s);
+
+/* ---- compile.c ---- */
+/* Copies a rule as written into an arena. */
+void rule_copy(struct arena *a, struct rule *dst, const struct rule *src);
+struct rule *rules_copy(struct arena *a, const struct rule *src, size_t n);
+/* Compiles the rules into s->out; takes references to sets. ns: of the policy, empty if none.
+ * problem: filled with the first thing that can't be enforced as written (left alone otherwise). */
+void ruleset_compile(struct calc *c, struct ruleset *s, struct str ns, struct err *problem);
+void ruleset_release(struct calc *c, struct ruleset *s);
+/* Appends text in parentheses, after " && " if there is something already. */
+void selector_and(struct buf *b, struct str text);
+/* "pcns." and the like; all() and global() rewritten as in a rule's namespaceSelector when
+ * existence is given. */
+MG_NODISCARD int selector_prefixed(struct str text, const char *prefix, const char *existence,
+                                   struct arena *a, struct buf *out, struct err *e);
+
+/* ---- k8s.c ---- */
+/* Selector text of a Kubernetes label selector; an empty one gives "". */
+MG_NODISCARD int k8s_selector(const struct label_selector *s, struct buf *out, struct err *e);
+/* The policy's rules as Calico's, in the arena. problem as in ruleset_compile. */
+void k8s_rules(const struct k8s_network_policy *p, enum calc_dir dir, struct arena *a,
+               struct rule **out, size_t *n_out, struct err *problem);
+
+/* ---- policies.c ---- */
+void policy_object(struct calc *c, const struct kind *k, struct str ns, struct str name,
+                   const struct object *o);
+void tier_object(struct calc *c, struct str name, const struct object *o);
+/* Compile takes references to sets; emit tells the sink, after the sets. */
+void policies_compile(struct calc *c);
+void policies_emit(struct calc *c);
+void policy_dirty(struct calc *c, struct cpol *p);
+void policies_fini(struct calc *c);
+/* Order of evaluation: tier, order, name. */
+int policy_cmp(const struct calc *c, const struct cpol *a, const struct cpol *b);
+struct ctier tier_of(const struct calc *c, struct str name, bool *exists);
+
+/* ---- profiles.c ---- */
+struct cprof *profile_get(struct calc *c, struct str name);
+void profile_join(struct calc *c, struct cprof *p, struct item *it, bool join);
+void profile_local(struct calc *c, struct cprof *p, bool add);
+void profile_object(struct calc *c, const struct kind *k, struct str ns, struct str name,
+                    const struct object *o);
+const struct prof_def *profile_def(const struct cprof *p);
+void profiles_compile(struct calc *c);
+void profiles_emit(struct calc *c);
+void profiles_fini(struct calc *c);
+
+/* ---- items.c ---- */
+struct item_in {
+    const struct str_map *labels;
+    struct str ns, orchestrator, service_account; /* labels of Calico's own; p NULL = not set */
+    const struct str *profiles;
+    size_t n_profiles;
+    const struct prefix *nets;
+    size_t n_nets;
+    const struct endpoint_port *ports;
+    size_t n_ports;
+    /* Local endpoint: iface given. */
+    struct str iface, pod_ns, pod_name;
+    const struct prefix *spoof_ok;
+    size_t n_spoof_ok;
+    uint8_t mac[6];
+};
+/* Makes (*slot NULL) or changes an item. */
+void item_set(struct calc *c, struct item **slot, const struct item_in *in);
+void item_free(struct calc *c, struct item *it);
+/* Its profiles' labels changed. */
+void item_relabel(struct calc *c, struct item *it);
+void endpoint_dirty(struct calc *c, struct item *it);
+void endpoints_emit(struct calc *c);
+
+/* ---- sources.c: pods, workload endpoints, network sets, services ---- */
+void pod_object(struct calc *c, struct str ns, struct str name, const struct object *o);
+void wep_object(struct calc *c, struct str ns, struct str name, const struct object *o);
+void netset_object(struct calc *c, const struct kind *k, struct str ns, struct str name,
+                   const struct object *o);
+void slice_object(struct calc *c, struct str ns, struct str name, const struct object *o);
+struct cservice *service_get(struct calc *c, struct str key);
+void sources_fini(struct calc *c);
+
+/* Reports or withdraws a problem. */
+void calc_problem(struct calc *c, const struct kind *k, struct str ns, struct str name,
+                  struct str reason);

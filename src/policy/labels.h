@@ -1,0 +1,42 @@
+/* Labels and who has them: interned pairs, posting lists, and registered selectors that are found
+ * from labels. A changed item costs what its labels' selectors cost; a new selector costs the
+ * shortest posting list that can hold a match. */
+#pragma once
+
+#include "base/vec.h"
+#include "policy/selector.h"
+
+/* ---- interned pairs ---- */
+
+struct ltab;
+struct ltab *ltab_new(void);
+void ltab_free(struct ltab *t);
+/* The id of a pair, with one more reference; ids start at 1. */
+uint32_t ltab_ref(struct ltab *t, struct str key, struct str value);
+void ltab_unref(struct ltab *t, uint32_t pair);
+/* Views that live as long as the pair is referenced. */
+struct label ltab_label(const struct ltab *t, uint32_t pair);
+
+/* ---- an index of items by their labels ---- */
+
+struct lidx;
+struct lsel; /* a registered selector */
+
+struct lidx *lidx_new(struct ltab *t);
+void lidx_free(struct lidx *x);
+
+/* Ids start at 1. */
+uint32_t lidx_item_new(struct lidx *x, void *user);
+void lidx_item_free(struct lidx *x, uint32_t item);
+/* Pairs sorted by key, keys unique. References are taken. */
+void lidx_item_set(struct lidx *x, uint32_t item, const uint32_t *pairs, size_t n);
+/* Each registered selector that matches the item. cb may not change the index. */
+void lidx_item_each_match(struct lidx *x, uint32_t item, void (*cb)(void *arg, void *sel_user),
+                          void *arg);
+
+/* The selector and its strings must outlive the registration. */
+struct lsel *lidx_sel_new(struct lidx *x, const struct selector *s, void *user);
+void lidx_sel_free(struct lidx *x, struct lsel *s);
+/* Each item that matches. cb may not change the index. */
+void lidx_sel_each_match(struct lidx *x, struct lsel *s, void (*cb)(void *arg, void *item_user),
+                         void *arg);

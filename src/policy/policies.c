@@ -1,0 +1,369 @@
+/* Policies and tiers: what selects which local endpoint; rules go out while something is selected.
+ */
+#include "policy/calc_int.h"
+
+#include <stdlib.h>
+
+void policy_dirty(struct calc *c, struct cpol *p) {
+    if (!p->is_dirty) {
+        p->is_dirty = true;
+        vec_push(&c->dirty_policies, p);
+    }
+}
+
+/* ---- tiers ---- */
+
+static bool is_builtin(struct str name, struct ctier *out) {
+    static const struct {
+        const char *name;
+        struct ctier tier;
+    } builtin[] = {
+        {"default", {true, false, 1000000}},
+        {"kube-admin", {true, true, 1000}},
+        {"kube-baseline", {true, true, 10000000}},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(builtin); i++) {
+        if (str_is(name, builtin[i].name)) {
+            *out = builtin[i].tier;
+            return true;
+        }
+    }
+    return false;
+}
+
+struct ctier tier_of(const struct calc *c, struct str name, bool *exists) {
+    struct ctier t = {.has_order = false};
+    struct ctier *found = map_tier_get(&c->tiers, name);
+    *exists = true;
+    if (found) {
+        return *found;
+    }
+    *exists = is_builtin(name, &t);
+    return t;
+}
+
+void tier_object(struct calc *c, struct str name, const struct object *o) {
+    struct ctier *t = map_tier_get(&c->tiers, name);
+    if (o && o->spec) {
+        const struct tier_spec *s = o->spec;
+        if (!t) {
+            char *copy = strndup(name.p, name.n);
+            mg_assert(copy != NULL);
+            t = map_tier_put(&c->tiers, str_n(copy, name.n), NULL);
+        }
+        *t = (struct ctier){s->order.set, str_is(s->default_action, "Pass"), s->order.v};
+    } else if (t) {
+        size_t i = 0;
+        struct str k;
+        struct ctier *v;
+        while (map_tier_next(&c->tiers, &i, &k, &v) && v != t) {
+        }
+        map_tier_del(&c->tiers, name);
+        free((char *)(uintptr_t)k.p);
+    }
+    struct cpol **p;
+    for (size_t i = 0; map_pol_next(&c->policies, &i, NULL, &p);) {
+        if (str_eq((*p)->tier, name)) {
+            for (size_t j = 0; j < (*p)->matched.n; j++) {
+                endpoint_dirty(c, (*p)->matched.p[j]);
+            }
+        }
+    }
+}
+
+/* ---- order ---- */
+
+static int order_cmp(bool has_a, double a, bool has_b, double b) {
+    if (has_a != has_b) {
+        return has_a ? -1 : 1; /* no order comes last */
+    }
+    return has_a && a != b ? (a < b ? -1 : 1) : 0;
+}
+
+/* "name/namespace/kind", as bytes. */
+static int name_cmp(const struct cpol *a, const struct cpol *b) {
+    const struct str x[] = {a->name, STR("/"), a->ns, STR("/"), a->kind_text};
+    const struct str y[] = {b->name, STR("/"), b->ns, STR("/"), b->kind_text};
+    MG_CLEANUP(buf_fini) struct buf t = BUF_INIT(4096), u = BUF_INIT(4096);
+    for (size_t i = 0; i < ARRAY_LEN(x); i++) {
+        buf_str(&t, x[i]);
+        buf_str(&u, y[i]);
+    }
+    int r = str_cmp(buf_view(&t), buf_view(&u));
+    buf_fini(&u);
+    return r;
+}
+
+int policy_cmp(const struct calc *c, const struct cpol *a, const struct cpol *b) {
+    if (!str_eq(a->tier, b->tier)) {
+        bool has_a, has_b;
+        struct ctier x = tier_of(c, a->tier, &has_a), y = tier_of(c, b->tier, &has_b);
+        if (has_a != has_b) {
+            return has_a ? -1 : 1; /* tiers that don't exist come after those that do */
+        }
+        int r = order_cmp(x.has_order, x.order, y.has_order, y.order);
+        return r ? r : str_cmp(a->tier, b->tier);
+    }
+    int r = order_cmp(a->has_order, a->order, b->has_order, b->order);
+    return r ? r : name_cmp(a, b);
+}
+
+/* ---- what a policy says ---- */
+
+/* projectcalico.org/namespace == 'ns' */
+static void and_namespace(struct buf *b, struct str ns) {
+    MG_CLEANUP(buf_fini) struct buf t = BUF_INIT(1024);
+    buf_printf(&t, LABEL_NAMESPACE " == '%.*s'", STR_FMT(ns));
+    selector_and(b, buf_view(&t));
+}
+
+static int read_calico(struct cpol *p, const struct policy_spec *s, struct str ns, struct buf *sel,
+                       struct err *e) {
+    p->tier = s->tier.n ? arena_dup(&p->a, s->tier) : STR("default");
+    p->has_order = s->order.set;
+    p->order = s->order.v;
+    p->types = s->types ? s->types : POLICY_INGRESS | POLICY_EGRESS;
+    if (s->do_not_track || s->pre_dnat) {
+        p->types = 0; /* for host endpoints only */
+    }
+    p->dirs[CALC_INGRESS].rules = rules_copy(&p->a, s->ingress.p, s->ingress.n);
+    p->dirs[CALC_INGRESS].n_rules = s->ingress.n;
+    p->dirs[CALC_EGRESS].rules = rules_copy(&p->a, s->egress.p, s->egress.n);
+    p->dirs[CALC_EGRESS].n_rules = s->egress.n;
+    int r = 0;
+    if (ns.n) {
+        and_namespace(sel, ns);
+    } else if (s->namespace_selector.n) {
+        r = selector_prefixed(s->namespace_selector, "pcns.", LABEL_NAMESPACE, &p->a, sel, e);
+    }
+    if (r == 0 && s->service_account_selector.n) {
+        r = selector_prefixed(s->service_account_selector, "pcsa.", LABEL_SERVICE_ACCOUNT, &p->a,
+                              sel, e);
+    }
+    if (r == 0 && str_trim(s->selector).n) {
+        selector_and(sel, s->selector);
+    }
+    return r;
+}
+
+static int read_k8s(struct cpol *p, const struct k8s_network_policy *s, struct str ns,
+                    struct buf *sel, struct err *problem, struct err *e) {
+    p->tier = STR("default");
+    p->has_order = true;
+    p->order = 1000;
+    p->types = s->policy_types.n ? 0 : POLICY_INGRESS;
+    for (size_t i = 0; i < s->policy_types.n; i++) {
+        p->types |= str_is(s->policy_types.p[i], "Egress") ? POLICY_EGRESS : POLICY_INGRESS;
+    }
+    for (int d = 0; d < 2; d++) {
+        struct rule *rules;
+        k8s_rules(s, (enum calc_dir)d, &p->a, &rules, &p->dirs[d].n_rules, problem);
+        p->dirs[d].rules = rules;
+    }
+    selector_and(sel, STR(LABEL_ORCHESTRATOR " == 'k8s'"));
+    and_namespace(sel, ns);
+    MG_CLEANUP(buf_fini) struct buf own = BUF_INIT(4U << 20);
+    int r = k8s_selector(&s->pod_selector, &own, e);
+    if (r == 0 && own.n) {
+        selector_and(sel, buf_view(&own));
+    }
+    return r;
+}
+
+static const char *kind_text(const struct kind *k) {
+    return k->id == K_K8S_NETWORK_POLICY ? "KubernetesNetworkPolicy" : k->kind;
+}
+
+/* ---- selection ---- */
+
+static void unmatch(struct calc *c, struct cpol *p) {
+    for (size_t i = 0; i < p->matched.n; i++) {
+        struct item *it = p->matched.p[i];
+        for (size_t j = 0; j < it->pols.n; j++) {
+            if (it->pols.p[j] == p) {
+                vec_swap_remove(&it->pols, j);
+                break;
+            }
+        }
+        endpoint_dirty(c, it);
+    }
+    vec_fini(&p->matched);
+    if (p->lsel) {
+        lidx_sel_free(c->local, p->lsel);
+        p->lsel = NULL;
+    }
+}
+
+struct matching {
+    struct calc *c;
+    struct cpol *p;
+};
+static void on_match(void *arg, void *item_user) {
+    struct matching *m = arg;
+    struct item *it = item_user;
+    vec_push(&m->p->matched, it);
+    vec_push(&it->pols, m->p);
+    endpoint_dirty(m->c, it);
+}
+
+static void remove_policy(struct calc *c, struct cpol *p) {
+    unmatch(c, p);
+    map_pol_del(&c->policies, p->key);
+    p->is_gone = true;
+    policy_dirty(c, p);
+}
+
+/* Same place in every list as before? Then a change of rules is a change of one chain only. */
+static bool same_place(const struct cpol *p, const struct cpol *old) {
+    return str_eq(p->tier, old->tier) && p->has_order == old->has_order && p->order == old->order &&
+           p->types == old->types;
+}
+
+void policy_object(struct calc *c, const struct kind *k, struct str ns, struct str name,
+                   const struct object *o) {
+    MG_CLEANUP(buf_fini) struct buf key = BUF_INIT(2048);
+    buf_printf(&key, "%s/%.*s/%.*s", kind_text(k), STR_FMT(ns), STR_FMT(name));
+    struct cpol **found = map_pol_get(&c->policies, buf_view(&key));
+    if (!o || !o->spec) {
+        if (found) {
+            remove_policy(c, *found);
+        }
+        calc_problem(c, k, ns, name, STR_NULL);
+        return;
+    }
+    struct cpol *p = calloc(1, sizeof(*p));
+    mg_assert(p != NULL);
+    p->a.first_bytes = 512;
+    p->kind = k;
+    p->key = arena_dup(&p->a, buf_view(&key));
+    p->kind_text = str_c(kind_text(k));
+    p->ns = arena_dup(&p->a, ns.p ? ns : STR(""));
+    p->name = arena_dup(&p->a, name);
+    MG_CLEANUP(buf_fini) struct buf sel = BUF_INIT(8U << 20);
+    struct err problem = {.code = 0}, e;
+    int r = k->id == K_K8S_NETWORK_POLICY ? read_k8s(p, o->spec, p->ns, &sel, &problem, &e)
+                                          : read_calico(p, o->spec, p->ns, &sel, &e);
+    if (r == 0) {
+        r = selector_parse(buf_view(&sel), 16U << 20, &p->a, &p->sel, &e);
+    }
+    if (r < 0) {
+        /* Whom it selects is unknown. With the namespace's pods all selected, what it was meant to
+         * close stays closed. */
+        err_set(&problem, r, "selector: %s", e.msg);
+        buf_reset(&sel);
+        if (ns.n) {
+            and_namespace(&sel, p->ns);
+        }
+        r = selector_parse(buf_view(&sel), 16U << 20, &p->a, &p->sel, &e);
+        mg_assert(r == 0);
+        p->dirs[0].n_rules = p->dirs[1].n_rules = 0;
+        p->tier = p->tier.p ? p->tier : STR("default");
+    }
+    calc_problem(c, k, ns, name, problem.code ? str_c(problem.msg) : STR_NULL);
+    bool keep_ids = found && same_place(p, *found);
+    for (int d = 0; d < 2; d++) {
+        struct ruleset *s = &p->dirs[d];
+        s->dir = (enum calc_dir)d;
+        s->is_stale = true;
+        s->id = keep_ids ? (*found)->dirs[d].id : ++c->next_id;
+        s->is_out = keep_ids && (*found)->dirs[d].is_out;
+        if (keep_ids) {
+            (*found)->dirs[d].is_out = false; /* the new one has taken its place */
+        }
+        s->out = (struct calc_policy){.id = s->id,
+                                      .dir = (enum calc_dir)d,
+                                      .kind = p->kind_text,
+                                      .tier = p->tier,
+                                      .ns = p->ns,
+                                      .name = p->name};
+    }
+    if (found) {
+        remove_policy(c, *found);
+    }
+    *map_pol_put(&c->policies, p->key, NULL) = p;
+    p->lsel = lidx_sel_new(c->local, p->sel, p);
+    struct matching m = {c, p};
+    lidx_sel_each_match(c->local, p->lsel, on_match, &m);
+    policy_dirty(c, p);
+}
+
+/* ---- out ---- */
+
+static void free_policy(struct calc *c, struct cpol *p) {
+    ruleset_release(c, &p->dirs[0]);
+    ruleset_release(c, &p->dirs[1]);
+    vec_fini(&p->matched);
+    arena_fini(&p->a);
+    free(p);
+}
+
+static void update_dir(struct calc *c, struct cpol *p, struct ruleset *s, struct err *problem) {
+    bool want = !p->is_gone && p->matched.n > 0 &&
+                (p->types & (s->dir == CALC_INGRESS ? POLICY_INGRESS : POLICY_EGRESS));
+    if (want && (s->is_stale || !s->is_out)) {
+        ruleset_compile(c, s, p->ns, problem);
+        s->is_stale = true; /* to be told, after the sets */
+    } else if (!want) {
+        if (s->is_out) {
+            vec_push(&c->gone_rulesets, s->id);
+        }
+        ruleset_release(c, s);
+        s->is_out = false;
+        s->is_stale = true;
+    }
+}
+
+void policies_compile(struct calc *c) {
+    for (size_t i = 0; i < c->dirty_policies.n; i++) {
+        struct cpol *p = c->dirty_policies.p[i];
+        struct err problem = {.code = 0};
+        update_dir(c, p, &p->dirs[0], &problem);
+        update_dir(c, p, &p->dirs[1], &problem);
+        if (problem.code) {
+            calc_problem(c, p->kind, p->ns, p->name, str_c(problem.msg));
+        }
+    }
+}
+
+void policies_emit(struct calc *c) {
+    for (size_t i = 0; i < c->dirty_policies.n; i++) {
+        struct cpol *p = c->dirty_policies.p[i];
+        p->is_dirty = false;
+        if (p->is_gone) {
+            free_policy(c, p);
+            continue;
+        }
+        for (int d = 0; d < 2; d++) {
+            struct ruleset *s = &p->dirs[d];
+            if (s->is_stale && p->matched.n > 0 &&
+                (p->types & (d == CALC_INGRESS ? POLICY_INGRESS : POLICY_EGRESS))) {
+                s->is_stale = false;
+                s->is_out = true;
+                c->ops.policy(c->arg, &s->out);
+            }
+        }
+    }
+    vec_clear(&c->dirty_policies);
+}
+
+void policies_fini(struct calc *c) {
+    struct cpol **p;
+    for (size_t i = 0; map_pol_next(&c->policies, &i, NULL, &p);) {
+        if ((*p)->lsel) {
+            lidx_sel_free(c->local, (*p)->lsel);
+        }
+        free_policy(c, *p);
+    }
+    for (size_t i = 0; i < c->dirty_policies.n; i++) {
+        if (c->dirty_policies.p[i]->is_gone) {
+            free_policy(c, c->dirty_policies.p[i]);
+        }
+    }
+    map_pol_fini(&c->policies);
+    struct str k;
+    for (size_t i = 0; map_tier_next(&c->tiers, &i, &k, NULL);) {
+        free((char *)(uintptr_t)k.p);
+    }
+    map_tier_fini(&c->tiers);
+    vec_fini(&c->dirty_policies);
+}

@@ -1,0 +1,240 @@
+/* Profiles: labels that endpoints inherit, and the rules that come after the last tier. A Namespace
+ * is the profile kns.NAME, a ServiceAccount ksa.NAMESPACE.NAME. */
+#include "policy/calc_int.h"
+
+#include <stdlib.h>
+
+struct cprof *profile_get(struct calc *c, struct str name) {
+    struct cprof **found = map_prof_get(&c->profiles, name);
+    if (found) {
+        return *found;
+    }
+    struct cprof *p = calloc(1, sizeof(*p));
+    mg_assert(p != NULL);
+    p->name = strndup(name.p, name.n);
+    mg_assert(p->name != NULL);
+    for (int d = 0; d < 2; d++) {
+        p->dirs[d] =
+            (struct ruleset){.id = ++c->next_id, .dir = (enum calc_dir)d, .is_stale = true};
+        p->dirs[d].out = (struct calc_policy){.id = p->dirs[d].id,
+                                              .dir = (enum calc_dir)d,
+                                              .kind = STR("Profile"),
+                                              .tier = STR(""),
+                                              .ns = STR(""),
+                                              .name = str_c(p->name)};
+    }
+    *map_prof_put(&c->profiles, str_c(p->name), NULL) = p;
+    return p;
+}
+
+static void dirty(struct calc *c, struct cprof *p) {
+    if (!p->is_dirty) {
+        p->is_dirty = true;
+        vec_push(&c->dirty_profiles, p);
+    }
+}
+
+const struct prof_def *profile_def(const struct cprof *p) {
+    for (int i = N_PROF_SOURCES - 1; i >= 0; i--) {
+        if (p->defs[i].exists) {
+            return &p->defs[i];
+        }
+    }
+    return NULL;
+}
+
+void profile_join(struct calc *c, struct cprof *p, struct item *it, bool join) {
+    if (join) {
+        vec_push(&p->items, it);
+        return;
+    }
+    for (size_t i = 0; i < p->items.n; i++) {
+        if (p->items.p[i] == it) {
+            vec_swap_remove(&p->items, i);
+            break;
+        }
+    }
+    dirty(c, p); /* may be unused by now */
+}
+
+void profile_local(struct calc *c, struct cprof *p, bool add) {
+    p->n_local += add ? 1 : (unsigned)-1;
+    dirty(c, p);
+}
+
+static bool same_labels(const struct str_map *a, const struct str_map *b) {
+    if (a->n != b->n) {
+        return false;
+    }
+    for (size_t i = 0; i < a->n; i++) {
+        if (!str_eq(a->p[i].key, b->p[i].key) || !str_eq(a->p[i].value, b->p[i].value)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static int pair_cmp(const void *a, const void *b) {
+    return str_cmp(((const struct str_pair *)a)->key, ((const struct str_pair *)b)->key);
+}
+
+/* "pcns.KEY" = value for each label, and "pcns.projectcalico.org/name" = the object's name. */
+static void inherit(struct prof_def *d, const char *prefix, const struct str_map *labels,
+                    struct str name) {
+    d->labels.p = arena_array(&d->a, struct str_pair, labels->n + 1);
+    for (size_t i = 0; i < labels->n; i++) {
+        d->labels.p[d->labels.n++] =
+            (struct str_pair){arena_printf(&d->a, "%s%.*s", prefix, STR_FMT(labels->p[i].key)),
+                              arena_dup(&d->a, labels->p[i].value)};
+    }
+    struct str own = arena_printf(&d->a, "%sprojectcalico.org/name", prefix);
+    size_t n = 0;
+    for (size_t i = 0; i < d->labels.n; i++) {
+        if (!str_eq(d->labels.p[i].key, own)) {
+            d->labels.p[n++] = d->labels.p[i];
+        }
+    }
+    d->labels.p[n++] = (struct str_pair){own, arena_dup(&d->a, name)};
+    d->labels.n = n;
+    qsort(d->labels.p, n, sizeof(*d->labels.p), pair_cmp);
+}
+
+static void define(struct prof_def *d, const struct kind *k, struct str name,
+                   const struct object *o) {
+    static const struct rule allow_all = {.action = RULE_ALLOW};
+    d->exists = true;
+    if (k->id == K_NAMESPACE) {
+        inherit(d, "pcns.", &o->meta.labels, name);
+        for (int i = 0; i < 2; i++) {
+            d->rules[i] = &allow_all;
+            d->n_rules[i] = 1;
+        }
+        return;
+    }
+    if (k->id == K_SERVICE_ACCOUNT) {
+        inherit(d, "pcsa.", &o->meta.labels, name);
+        return;
+    }
+    const struct profile_spec *s = o->spec;
+    if (!s) {
+        return;
+    }
+    d->labels.p = arena_array(&d->a, struct str_pair, s->labels_to_apply.n);
+    d->labels.n = s->labels_to_apply.n;
+    for (size_t i = 0; i < d->labels.n; i++) {
+        d->labels.p[i] = (struct str_pair){arena_dup(&d->a, s->labels_to_apply.p[i].key),
+                                           arena_dup(&d->a, s->labels_to_apply.p[i].value)};
+    }
+    d->rules[CALC_INGRESS] = rules_copy(&d->a, s->ingress.p, s->ingress.n);
+    d->n_rules[CALC_INGRESS] = s->ingress.n;
+    d->rules[CALC_EGRESS] = rules_copy(&d->a, s->egress.p, s->egress.n);
+    d->n_rules[CALC_EGRESS] = s->egress.n;
+}
+
+void profile_object(struct calc *c, const struct kind *k, struct str ns, struct str name,
+                    const struct object *o) {
+    MG_CLEANUP(buf_fini) struct buf b = BUF_INIT(1024);
+    if (k->id == K_NAMESPACE) {
+        buf_printf(&b, "kns.%.*s", STR_FMT(name));
+    } else if (k->id == K_SERVICE_ACCOUNT) {
+        buf_printf(&b, "ksa.%.*s.%.*s", STR_FMT(ns), STR_FMT(name));
+    } else {
+        buf_str(&b, name);
+    }
+    struct cprof *p = profile_get(c, buf_view(&b));
+    struct prof_def *d = &p->defs[k->id == K_PROFILE ? PROF_RESOURCE : PROF_K8S];
+    struct prof_def fresh = {.a = {.first_bytes = 256}};
+    if (o) {
+        define(&fresh, k, name, o);
+    }
+    const struct prof_def *before = profile_def(p);
+    bool keeps_labels = before == d && o && same_labels(&before->labels, &fresh.labels);
+    struct arena old = d->a;
+    bool existed = before != NULL;
+    *d = fresh;
+    const struct prof_def *after = profile_def(p);
+    if (!existed && after && after->labels.n == 0) {
+        keeps_labels = true;
+    }
+    for (int i = 0; i < 2; i++) {
+        p->dirs[i].is_stale = true;
+    }
+    dirty(c, p);
+    if (!keeps_labels) {
+        for (size_t i = 0; i < p->items.n; i++) {
+            item_relabel(c, p->items.p[i]);
+        }
+    }
+    arena_fini(&old);
+    if (existed != (after != NULL)) { /* an endpoint's list names only profiles that exist */
+        for (size_t i = 0; i < p->items.n; i++) {
+            endpoint_dirty(c, p->items.p[i]);
+        }
+    }
+}
+
+void profiles_compile(struct calc *c) {
+    for (size_t i = 0; i < c->dirty_profiles.n; i++) {
+        struct cprof *p = c->dirty_profiles.p[i];
+        const struct prof_def *def = profile_def(p);
+        struct err problem = {.code = 0};
+        for (int d = 0; d < 2; d++) {
+            struct ruleset *s = &p->dirs[d];
+            if (def && p->n_local > 0) {
+                if (s->is_stale) {
+                    s->rules = def->rules[d];
+                    s->n_rules = def->n_rules[d];
+                    ruleset_compile(c, s, STR(""), &problem);
+                }
+            } else {
+                if (s->is_out) {
+                    vec_push(&c->gone_rulesets, s->id);
+                }
+                ruleset_release(c, s);
+                s->is_out = false;
+                s->is_stale = true;
+            }
+        }
+    }
+}
+
+static void free_profile(struct calc *c, struct cprof *p) {
+    ruleset_release(c, &p->dirs[0]);
+    ruleset_release(c, &p->dirs[1]);
+    arena_fini(&p->defs[0].a);
+    arena_fini(&p->defs[1].a);
+    vec_fini(&p->items);
+    free(p->name);
+    free(p);
+}
+
+void profiles_emit(struct calc *c) {
+    for (size_t i = 0; i < c->dirty_profiles.n; i++) {
+        struct cprof *p = c->dirty_profiles.p[i];
+        p->is_dirty = false;
+        const struct prof_def *def = profile_def(p);
+        if (!def && p->items.n == 0) {
+            map_prof_del(&c->profiles, str_c(p->name));
+            free_profile(c, p);
+            continue;
+        }
+        for (int d = 0; d < 2; d++) {
+            struct ruleset *s = &p->dirs[d];
+            if (def && p->n_local > 0 && s->is_stale) {
+                s->is_stale = false;
+                s->is_out = true;
+                c->ops.policy(c->arg, &s->out);
+            }
+        }
+    }
+    vec_clear(&c->dirty_profiles);
+}
+
+void profiles_fini(struct calc *c) {
+    struct cprof **p;
+    for (size_t i = 0; map_prof_next(&c->profiles, &i, NULL, &p);) {
+        free_profile(c, *p);
+    }
+    map_prof_fini(&c->profiles);
+    vec_fini(&c->dirty_profiles);
+}
