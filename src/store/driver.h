@@ -1,13 +1,24 @@
-/* What a datastore driver is to store.c. Keys and values are checked there; a driver only stores.
- */
+/* What a driver of the store is: store.c checks the arguments that every driver would have to check
+ * and calls through this table. One driver per URL scheme; a new one is an entry in store.c. */
 #pragma once
 
 #include "store/store.h"
 
+/* Every driver's store and watch start with these. */
+struct store {
+    const struct store_driver *drv;
+    bool in_tx; /* between store_begin and its end; kept by store.c */
+};
+struct store_watch {
+    const struct store_driver *drv;
+};
+
+/* Contracts are store.h's. Arguments are checked: keys and values are within their limits, begin is
+ * not nested, commit and rollback follow a begin. */
 struct store_driver {
-    const char *scheme; /* of its URLs: "sqlite" */
-    /* rest: the URL behind "scheme:". */
-    int (*open)(struct store *s, const char *rest, struct err *e);
+    const char *scheme;
+    /* rest: the URL after "SCHEME:". */
+    int (*open)(struct str rest, struct store **out, struct err *e);
     void (*close)(struct store *s);
     int (*get)(struct store *s, struct store_key k, struct arena *a, struct store_item *out,
                struct err *e);
@@ -17,6 +28,7 @@ struct store_driver {
                uint64_t *revision_out, struct err *e);
     int (*del)(struct store *s, struct store_key k, uint64_t expect, struct err *e);
     int (*begin)(struct store *s, struct err *e);
+    /* Whatever it returns, the transaction is over. */
     int (*commit)(struct store *s, struct err *e);
     void (*rollback)(struct store *s);
     uint64_t (*revision)(struct store *s);
@@ -26,14 +38,5 @@ struct store_driver {
     void (*watch_free)(struct store_watch *w);
 };
 
-struct store {
-    const struct store_driver *driver;
-    void *d; /* the driver's own */
-    bool in_transaction;
-};
-
-struct store_watch {
-    struct store *store; /* first member of a driver's watch */
-};
-
 extern const struct store_driver store_sqlite;
+extern const struct store_driver store_agent;

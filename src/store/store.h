@@ -38,22 +38,29 @@ struct store_item {
 #define REV_NONE 0
 
 /* url: see interfaces, section 1 ("sqlite:PATH", …). Opens or makes the store. ERR_CORRUPT names
- * the file and what to do; the file is left as it is. */
+ * the file and what to do; the file is left as it is. A sqlite store has one writer: ERR_DENIED
+ * names the process that has it open. "sqlite:PATH?mode=ro" reads beside it (no writes, no watch).
+ */
 MG_NODISCARD int store_open(const char *url, struct store **out, struct err *e);
 void store_close(struct store *s);
 
 /* ERR_NOT_FOUND when absent. */
 MG_NODISCARD int store_get(struct store *s, struct store_key k, struct arena *a,
                            struct store_item *out, struct err *e);
-/* All items whose key starts with prefix, in key order, as of one revision (*revision_out). cb < 0
- * stops and is returned. Item strings live until cb returns. */
+/* All items whose key starts with prefix, in key order, as of one revision (*revision_out, set
+ * before the first cb). cb < 0 stops and is returned. Item strings live until cb returns. cb may
+ * write, unless between begin and commit; the list doesn't see it. */
 MG_NODISCARD int store_list(struct store *s, struct store_key prefix, uint64_t *revision_out,
                             int (*cb)(void *arg, const struct store_item *it), void *arg,
                             struct err *e);
+#define STORE_KEY_MAX 2048                   /* bytes of a key, and of a space */
+#define STORE_VALUE_MAX (2U * 1024U * 1024U) /* bytes of a value: more is ERR_TOO_BIG */
+
 /* Writes value if the item's revision is `expect`. New revision in *revision_out (may be NULL).
  * ERR_EXISTS (expect REV_NONE), ERR_CONFLICT, ERR_NOT_FOUND (CAS on an absent item). */
 MG_NODISCARD int store_put(struct store *s, struct store_key k, struct str value, uint64_t expect,
                            uint64_t *revision_out, struct err *e);
+/* ERR_NOT_FOUND when absent, ERR_CONFLICT. */
 MG_NODISCARD int store_delete(struct store *s, struct store_key k, uint64_t expect, struct err *e);
 
 /* Writes between begin and commit become durable together, cheaply, where the driver can (sqlite:
@@ -63,7 +70,7 @@ MG_NODISCARD int store_begin(struct store *s, struct err *e);
 MG_NODISCARD int store_commit(struct store *s, struct err *e);
 void store_rollback(struct store *s);
 
-/* The revision of the newest write. */
+/* The revision of the newest committed write; 0 in an empty store. */
 uint64_t store_revision(struct store *s);
 
 /* Watch: calls on the loop for every change of an item under prefix after `from_revision`, in
@@ -72,6 +79,9 @@ struct store_watch;
 struct store_watch_ops {
     void (*on_item)(void *arg, const struct store_item *it); /* put or delete */
     void (*on_end)(void *arg, int code);                     /* the watch is over; free it */
+    /* May be NULL. Every change up to `revision` has been passed on; other prefixes' changes count,
+     * so it reaches the store's newest revision. Called at the end of each burst. */
+    void (*on_progress)(void *arg, uint64_t revision);
 };
 MG_NODISCARD int store_watch(struct store *s, struct loop *l, struct store_key prefix,
                              uint64_t from_revision, const struct store_watch_ops *ops, void *arg,

@@ -1,197 +1,285 @@
-/* "Snapshot, then changes" over any driver. Of each item only a fingerprint is kept: enough to
- * know, after a lost position, what is different. */
+/* The syncer: a list, then a watch, again a list when the position is lost; the difference to what
+ * was passed on is worked out here, so that consumers never see a gap or a repeat. Keeps a hash and
+ * a revision per key, no values. Which driver is below doesn't matter. */
 #include "store/syncer.h"
 
 #include "base/hash.h"
 #include "base/log.h"
 #include "base/vec.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 
-struct seen {
-    char *key; /* the map's own copy */
-    uint64_t revision, hash;
-    uint32_t round; /* of the newest snapshot that had it */
+enum { RETRY_MS = 1000 };
+
+struct known {
+    char *key; /* malloc'ed: keys come and go one by one */
+    uint64_t hash, revision;
+    uint32_t snapshot; /* the last one that had it */
 };
 
-#define MAP_NAME str_seen
+#define MAP_NAME knowntab
 #define MAP_KEY struct str
-#define MAP_VAL struct seen
+#define MAP_VAL struct known
 #define MAP_HASH(k) hash_str(k)
 #define MAP_EQ(a, b) str_eq(a, b)
 #include "base/map.tmpl.h"
 
 struct syncer {
-    struct store *store;
-    struct loop *loop;
+    struct store *s;
+    struct loop *l;
     char *space;
     struct syncer_ops ops;
     void *arg;
-    struct str_seen items;
     struct store_watch *watch;
-    struct loop_defer *batch_end;
     struct loop_timer *retry;
-    uint64_t revision; /* newest seen */
-    uint32_t round;
-    bool was_in_sync, is_disconnected;
+    struct knowntab known;
+    uint32_t snapshot;
+    uint64_t position, list_revision;
+    bool is_in_sync, is_lost, is_dead;
+    unsigned depth; /* callbacks under way: the end of the syncer waits for them */
 };
 
-enum { RETRY_MS = 500 };
-
-static void on_batch_end(void *arg) {
-    struct syncer *y = arg;
-    y->ops.on_batch_end(y->arg, y->revision);
-}
-
-static void forget(struct syncer *y, struct str key) {
-    struct seen *s = str_seen_get(&y->items, key);
-    char *copy = s->key;
-    str_seen_del(&y->items, key);
-    free(copy);
-}
-
-/* Passes on an item if it is news. value STR_NULL: deleted. */
-static void pass(struct syncer *y, const struct store_item *it) {
-    if (it->revision > y->revision) {
-        y->revision = it->revision;
+static void destroy(struct syncer *y) {
+    size_t i = 0;
+    struct known *v;
+    while (knowntab_next(&y->known, &i, NULL, &v)) {
+        free(v->key);
     }
-    struct seen *s = str_seen_get(&y->items, it->key);
+    knowntab_fini(&y->known);
+    free(y->space);
+    free(y);
+}
+
+static void enter(struct syncer *y) {
+    y->depth++;
+}
+
+/* False when the syncer is gone. */
+static bool leave(struct syncer *y) {
+    if (--y->depth > 0 || !y->is_dead) {
+        return true;
+    }
+    destroy(y);
+    return false;
+}
+
+static void pass(struct syncer *y, const struct store_item *it) {
+    if (!y->is_dead) {
+        y->ops.on_item(y->arg, it);
+    }
+}
+
+/* An item as a list or a watch has it: passed on if it is news. */
+static void take_item(struct syncer *y, const struct store_item *it) {
+    struct known *k = knowntab_get(&y->known, it->key);
     if (!it->value.p) {
-        if (s && it->revision >= s->revision) {
-            y->ops.on_item(y->arg, it);
-            forget(y, it->key);
+        if (k && it->revision > k->revision) {
+            char *own = k->key;
+            (void)knowntab_del(&y->known, it->key);
+            pass(y, it);
+            free(own);
         }
         return;
     }
     uint64_t hash = hash_str(it->value);
-    if (s && (it->revision < s->revision || s->hash == hash)) {
-        s->round = y->round;
-        if (it->revision > s->revision) {
-            s->revision = it->revision;
+    if (k) {
+        k->snapshot = y->snapshot;
+        if (it->revision <= k->revision) {
+            return;
         }
-        return;
+        bool is_same = k->hash == hash;
+        k->hash = hash;
+        k->revision = it->revision;
+        if (is_same) {
+            return;
+        }
+    } else {
+        char *own = malloc(it->key.n + 1);
+        mg_assert(own != NULL);
+        memcpy(own, it->key.p, it->key.n);
+        own[it->key.n] = '\0';
+        k = knowntab_put(&y->known, str_n(own, it->key.n), NULL);
+        *k = (struct known){
+            .key = own, .hash = hash, .revision = it->revision, .snapshot = y->snapshot};
     }
-    if (!s) {
-        char *copy = strndup(it->key.p, it->key.n);
-        mg_assert(copy != NULL);
-        s = str_seen_put(&y->items, str_n(copy, it->key.n), NULL);
-        s->key = copy;
-    }
-    s->revision = it->revision;
-    s->hash = hash;
-    s->round = y->round;
-    y->ops.on_item(y->arg, it);
-}
-
-static int on_snapshot_item(void *arg, const struct store_item *it) {
-    pass(arg, it);
-    return 0;
-}
-
-static void on_watch_item(void *arg, const struct store_item *it) {
-    struct syncer *y = arg;
     pass(y, it);
-    loop_defer_ask(y->batch_end);
 }
 
-/* What an older snapshot had and the new one has not was deleted while we were not looking. */
-static void pass_deletes(struct syncer *y, uint64_t revision) {
-    VEC(char *) gone = {0};
-    struct seen *s;
-    for (size_t i = 0; str_seen_next(&y->items, &i, NULL, &s);) {
-        if (s->round != y->round) {
-            vec_push(&gone, s->key);
+static int on_list_item(void *arg, const struct store_item *it) {
+    struct syncer *y = arg;
+    if (y->list_revision < y->position) {
+        /* A member of a cluster that lags behind: what was passed on must not be taken back. */
+        return ERR_RETRY;
+    }
+    take_item(y, it);
+    return y->is_dead ? -ECANCELED : 0;
+}
+
+/* Deletes of what the newest snapshot doesn't have, in the order of keys. */
+static void drop_missing(struct syncer *y) {
+    VEC(struct str) gone = {0};
+    size_t i = 0;
+    struct str key;
+    struct known *v;
+    while (knowntab_next(&y->known, &i, &key, &v)) {
+        if (v->snapshot != y->snapshot) {
+            vec_push(&gone, key);
         }
     }
-    for (size_t i = 0; i < gone.n; i++) {
-        struct store_item it = {
-            .space = str_c(y->space), .key = str_c(gone.p[i]), .revision = revision};
-        y->ops.on_item(y->arg, &it);
-        forget(y, it.key);
+    vec_sort(&gone, str_cmp_qsort);
+    for (i = 0; i < gone.n; i++) {
+        (void)knowntab_del(&y->known, gone.p[i]);
+        struct store_item it = {.space = str_c(y->space),
+                                .key = gone.p[i],
+                                .value = STR_NULL,
+                                .revision = y->list_revision};
+        pass(y, &it);
+        free((char *)gone.p[i].p);
     }
     vec_fini(&gone);
 }
 
-static void on_watch_end(void *arg, int code);
-
-static int start_over(struct syncer *y, struct err *e) {
-    static const struct store_watch_ops ops = {on_watch_item, on_watch_end};
-    struct store_key all = {str_c(y->space), STR("")};
-    y->round++;
-    uint64_t revision = 0;
-    int r = store_list(y->store, all, &revision, on_snapshot_item, y, e);
-    if (r == 0) {
-        pass_deletes(y, revision);
-        y->revision = revision;
-        r = store_watch(y->store, y->loop, all, revision, &ops, y, &y->watch, e);
+static void say_connected(struct syncer *y, bool is_connected) {
+    if (y->is_lost == is_connected && !y->is_dead) {
+        y->is_lost = !is_connected;
+        if (y->ops.on_connected) {
+            y->ops.on_connected(y->arg, is_connected);
+        }
     }
-    if (r < 0) {
-        return r;
-    }
-    if (y->is_disconnected) {
-        y->is_disconnected = false;
-        y->ops.on_connected(y->arg, true);
-    }
-    if (!y->was_in_sync) {
-        y->was_in_sync = true;
-        y->ops.on_in_sync(y->arg);
-    }
-    y->ops.on_batch_end(y->arg, y->revision);
-    return 0;
 }
 
-static void try_again(void *arg) {
+static void on_watch_item(void *arg, const struct store_item *it) {
     struct syncer *y = arg;
-    struct err e;
-    if (start_over(y, &e) == 0) {
-        return;
+    enter(y);
+    take_item(y, it);
+    if (it->revision > y->position) {
+        y->position = it->revision;
     }
-    if (!y->is_disconnected) {
-        y->is_disconnected = true;
-        y->ops.on_connected(y->arg, false);
-        LOG_W("syncer", "store_lost", "space=%s error=%s", y->space, log_quote(str_c(e.msg)));
+    (void)leave(y);
+}
+
+static void on_watch_progress(void *arg, uint64_t revision) {
+    struct syncer *y = arg;
+    if (revision > y->position) {
+        y->position = revision;
     }
-    loop_timer_start(y->retry, RETRY_MS, 0);
+    if (y->ops.on_batch_end) {
+        enter(y);
+        y->ops.on_batch_end(y->arg, y->position);
+        (void)leave(y);
+    }
+}
+
+static void retry_later(struct syncer *y, int64_t delay_ms) {
+    loop_timer_start(y->retry, delay_ms, 0);
 }
 
 static void on_watch_end(void *arg, int code) {
     struct syncer *y = arg;
-    store_watch_free(y->watch);
-    y->watch = NULL;
-    LOG_I("syncer", "watch_ended", "space=%s code=%s", y->space, err_name(code));
-    loop_timer_start(y->retry, 0, 0);
+    LOG_D("store", "watch_ended", "space=%s code=%d position=%" PRIu64, y->space, code,
+          y->position);
+    struct store_watch *w = TAKE_PTR(y->watch);
+    store_watch_free(w);
+    enter(y);
+    if (code != ERR_GONE) {
+        say_connected(y, false);
+    }
+    if (!y->is_dead) {
+        retry_later(y, code == ERR_GONE ? 0 : RETRY_MS);
+    }
+    (void)leave(y);
+}
+
+/* One snapshot and the watch behind it. */
+static int sync_once(struct syncer *y, struct err *e) {
+    struct store_key all = {.space = str_c(y->space), .key = STR("")};
+    y->snapshot++;
+    y->list_revision = 0;
+    int r = store_list(y->s, all, &y->list_revision, on_list_item, y, e);
+    if (r == 0 && y->list_revision < y->position) {
+        r = err_set(e, ERR_RETRY, "the snapshot is older than what was seen");
+    }
+    if (r < 0 || y->is_dead) {
+        return y->is_dead ? -ECANCELED : r;
+    }
+    say_connected(y, true);
+    drop_missing(y);
+    y->position = y->list_revision;
+    if (!y->is_in_sync && !y->is_dead) {
+        y->is_in_sync = true;
+        if (y->ops.on_in_sync) {
+            y->ops.on_in_sync(y->arg);
+        }
+    }
+    if (!y->is_dead && y->ops.on_batch_end) {
+        y->ops.on_batch_end(y->arg, y->position);
+    }
+    if (y->is_dead) {
+        return -ECANCELED;
+    }
+    static const struct store_watch_ops ops = {
+        .on_item = on_watch_item, .on_end = on_watch_end, .on_progress = on_watch_progress};
+    return store_watch(y->s, y->l, all, y->position, &ops, y, &y->watch, e);
+}
+
+static void on_retry(void *arg) {
+    struct syncer *y = arg;
+    struct err e = {0};
+    enter(y);
+    int r = sync_once(y, &e);
+    if (r < 0 && !y->is_dead) {
+        LOG_W("store", "sync_failed", "space=%s error=%s", y->space, log_quote(str_c(e.msg)));
+        say_connected(y, false);
+        if (!y->is_dead) {
+            retry_later(y, RETRY_MS);
+        }
+    }
+    (void)leave(y);
 }
 
 int syncer_start(struct store *s, struct loop *l, struct str space, const struct syncer_ops *ops,
                  void *arg, struct syncer **out, struct err *e) {
     struct syncer *y = calloc(1, sizeof(*y));
     mg_assert(y != NULL);
-    *y = (struct syncer){.store = s, .loop = l, .ops = *ops, .arg = arg};
-    y->space = strndup(space.p, space.n);
+    y->s = s;
+    y->l = l;
+    y->space = calloc(1, space.n + 1);
     mg_assert(y->space != NULL);
-    y->batch_end = loop_defer_new(l, on_batch_end, y);
-    y->retry = loop_timer_new(l, try_again, y);
-    int r = start_over(y, e);
-    if (r < 0) {
-        syncer_free(y);
-        return r;
+    memcpy(y->space, space.p, space.n);
+    y->ops = *ops;
+    y->arg = arg;
+    y->retry = loop_timer_new(l, on_retry, y);
+    *out = y; /* callbacks may look at it, or free it */
+    enter(y);
+    int r = sync_once(y, e);
+    if (r == ERR_UNAVAILABLE || r == ERR_RETRY) {
+        say_connected(y, false);
+        if (!y->is_dead) {
+            retry_later(y, RETRY_MS);
+        }
+        r = 0;
     }
-    *out = y;
-    return 0;
+    if (r < 0 && !y->is_dead) {
+        *out = NULL;
+        syncer_free(y);
+    } else if (y->is_dead) {
+        r = 0; /* freed from one of its callbacks */
+    }
+    (void)leave(y);
+    return r;
 }
 
 void syncer_free(struct syncer *y) {
-    if (!y) {
+    if (!y || y->is_dead) {
         return;
     }
     store_watch_free(y->watch);
-    loop_defer_free(y->batch_end);
+    y->watch = NULL;
     loop_timer_free(y->retry);
-    struct seen *s;
-    for (size_t i = 0; str_seen_next(&y->items, &i, NULL, &s);) {
-        free(s->key);
+    y->retry = NULL;
+    y->is_dead = true;
+    if (y->depth == 0) {
+        destroy(y);
     }
-    str_seen_fini(&y->items);
-    free(y->space);
-    free(y);
 }

@@ -70,7 +70,6 @@ static void t_store__compare_and_swap__codes(void **state) {
     uint64_t r2 = put(s, "Pod/a/x", "2", r1);
     assert_true(r2 > r1);
     assert_int_equal(store_put(s, key("Pod/a/x"), STR("3"), r1, NULL, &e), ERR_CONFLICT);
-    assert_non_null(strstr(e.msg, "read it again"));
     assert_int_equal(store_delete(s, key("Pod/a/x"), r1, &e), ERR_CONFLICT);
     struct arena a = {0};
     struct store_item it;
@@ -224,7 +223,7 @@ static void w_end(void *arg, int code) {
 
 static void t_store__watch_from_too_old__gone(void **state) {
     (void)state;
-    static const struct store_watch_ops ops = {w_item, w_end};
+    static const struct store_watch_ops ops = {w_item, w_end, NULL};
     struct store *s = open_store();
     struct loop *l = loop_new();
     struct err e;
@@ -259,7 +258,7 @@ static void t_store__second_writer__refused_with_pid(void **state) {
     struct store *s = open_store(), *second = NULL;
     struct err e;
     char pid[32];
-    snprintf(pid, sizeof(pid), "process %d", (int)getpid());
+    snprintf(pid, sizeof(pid), "%d", (int)getpid());
     assert_true(store_open(url, &second, &e) < 0);
     assert_non_null(strstr(e.msg, pid));
     char ro[160];
@@ -288,7 +287,6 @@ static void t_store__bad_files__refused_untouched(void **state) {
     write_file(path, garbage, sizeof(garbage));
     assert_int_equal(store_open(url, &s, &e), ERR_CORRUPT);
     assert_non_null(strstr(e.msg, path));
-    assert_non_null(strstr(e.msg, "mv "));
     struct buf b = BUF_INIT(1 << 20);
     assert_int_equal(file_read(AT_FDCWD, path, &b, 1 << 20), 0);
     assert_true(b.n == sizeof(garbage) && memcmp(b.p, garbage, b.n) == 0);
@@ -303,7 +301,7 @@ static void t_store__bad_files__refused_untouched(void **state) {
     assert_int_equal(unlink(path), 0);
 
     assert_int_equal(store_open("mysql:x", &s, &e), ERR_INVALID);
-    assert_non_null(strstr(e.msg, "sqlite:PATH"));
+    assert_non_null(strstr(e.msg, "sqlite"));
     s = open_store();
     struct stat st;
     assert_int_equal(stat(path, &st), 0);
