@@ -1,0 +1,83 @@
+/* Addresses: pools, blocks, affinities, handles, in Calico's own layout (libcalico-go/lib/ipam),
+ * all state in the store by compare-and-swap. Source of names and shapes: lib/backend/model.
+ *
+ * Several calls may stand between the caller's store_begin and store_commit; none here begins one.
+ * A lost compare-and-swap is tried again from a fresh reading. */
+#pragma once
+
+#include "base/ip.h"
+#include "store/store.h"
+
+struct ipam;
+
+/* A pool that may be used: enabled, its selectors match (the caller's affair). */
+struct ipam_pool {
+    struct str name;
+    struct prefix cidr;
+    unsigned block_len; /* prefix length of a block */
+};
+
+struct ipam_options {
+    const struct ipam_pool *pools; /* in order of preference */
+    size_t n_pools;
+    const struct prefix *reserved; /* of IPReservations: skipped by automatic assignment */
+    size_t n_reserved;
+    bool strict_affinity; /* never take from another node's block */
+    bool no_new_blocks;   /* autoAllocateBlocks false */
+    unsigned max_blocks;  /* a node may own; 0: 20 */
+};
+
+/* What is noted with an address: pod, namespace, node, timestamp, … */
+struct ipam_attr {
+    struct str key, value;
+};
+
+/* node: name of this node. The store must outlive it. */
+struct ipam *ipam_new(struct store *s, struct str node);
+void ipam_free(struct ipam *m);
+
+/* Assigns count addresses of a family, from this node's blocks first, then from new ones, then
+ * (unless strict) from others'. All or none. ERR_NO_SPACE says which pools were tried and how full
+ * they are. */
+MG_NODISCARD int ipam_assign_auto(struct ipam *m, const struct ipam_options *o,
+                                  enum ip_family family, size_t count, struct str handle,
+                                  const struct ipam_attr *attrs, size_t n_attrs, struct ip46 *out,
+                                  struct err *e);
+/* Assigns this very address. ERR_EXISTS names the holder; ERR_NOT_FOUND: in none of the pools. */
+MG_NODISCARD int ipam_assign_ip(struct ipam *m, const struct ipam_options *o, const struct ip46 *ip,
+                                struct str handle, const struct ipam_attr *attrs, size_t n_attrs,
+                                struct err *e);
+/* Gives addresses back; those that are free already, or held by another handle than `handle` (if
+ * given), are left alone. *n_released (may be NULL): how many were. */
+MG_NODISCARD int ipam_release_ips(struct ipam *m, const struct ip46 *ips, size_t n,
+                                  struct str handle, size_t *n_released, struct err *e);
+/* Gives back all of a handle; the first max addresses are told in out. ERR_NOT_FOUND: it had none.
+ */
+MG_NODISCARD int ipam_release_by_handle(struct ipam *m, struct str handle, struct ip46 *out,
+                                        size_t max, size_t *n_out, struct err *e);
+/* ERR_NOT_FOUND: none. */
+MG_NODISCARD int ipam_ips_by_handle(struct ipam *m, struct str handle, struct ip46 *out, size_t max,
+                                    size_t *n_out, struct err *e);
+
+/* One allocation, or one pool, or one block, for reports. */
+struct ipam_usage {
+    struct str pool;    /* name; empty: blocks outside all pools */
+    struct prefix cidr; /* of the pool or block */
+    double total;       /* addresses */
+    uint64_t in_use;
+    struct str affinity; /* of a block: "host:NAME" or empty */
+    bool is_block;
+};
+/* Each pool, followed by its blocks. */
+MG_NODISCARD int ipam_show(struct ipam *m, const struct ipam_pool *pools, size_t n_pools,
+                           void (*cb)(void *arg, const struct ipam_usage *u), void *arg,
+                           struct err *e);
+/* Every allocation: address, handle, attributes' pod and namespace (may be empty). */
+MG_NODISCARD int ipam_each(struct ipam *m,
+                           void (*cb)(void *arg, const struct ip46 *ip, struct str handle,
+                                      struct str ns, struct str pod),
+                           void *arg, struct err *e);
+/* Calls cb with a sentence for each inconsistency between blocks, handles and affinities. Returns
+ * their number, or negative. */
+MG_NODISCARD int ipam_check(struct ipam *m, void (*cb)(void *arg, struct str text), void *arg,
+                            struct err *e);
