@@ -503,6 +503,11 @@ void cni_server_connection(struct cni_server *s, int take_fd) {
 
 void cni_server_object(struct cni_server *s, const struct kind *kind, struct str ns,
                        struct str name) {
+    bool is_node = (kind->id == K_NODE || kind->id == K_NODE_K8S) && str_eq(name, s->node);
+    if (is_node || kind->id == K_IP_POOL || kind->id == K_IP_RESERVATION ||
+        kind->id == K_IPAM_CONFIGURATION) {
+        cni_pools_forget(s);
+    }
     if (kind->id != K_POD) {
         return;
     }
@@ -561,6 +566,7 @@ void cni_server_free(struct cni_server *s) {
         free_request(s->requests);
     }
     cni_attachments_free(s);
+    cni_pools_forget(s);
     loop_timer_free(s->batch_timer);
     nl_close(s->nl);
     nl_close(s->worker_nl);

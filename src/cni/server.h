@@ -42,8 +42,9 @@ void cni_server_free(struct cni_server *s);
  * the caller has checked. Above CNI_SERVER_MAX_REQUESTS it is answered with code 11. */
 void cni_server_connection(struct cni_server *s, int take_fd);
 
-/* A resource changed or went (doc NULL): Pods that requests wait for, pools and Namespaces. To be
- * called for every change of Pod, Namespace and IPPool that the syncer tells of. */
+/* A resource changed or went: Pods that requests wait for, what addresses come from. To be called
+ * for every change of Pod, IPPool, IPReservation, IPAMConfiguration and both kinds of Node that the
+ * syncer tells of; for other kinds it does nothing. */
 void cni_server_object(struct cni_server *s, const struct kind *kind, struct str ns,
                        struct str name);
 

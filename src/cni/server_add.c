@@ -152,7 +152,7 @@ static int record_all(struct cni_request *r, struct err *e) {
     }
     if (r->conf.is_own_ipam && !r->n_nets) {
         r->has_ipam = true;
-        if (cni_ipam_add(r, &r->fail) < 0) {
+        if (cni_ipam_add(r) < 0) {
             return -1;
         }
     }

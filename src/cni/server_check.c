@@ -44,11 +44,13 @@ int cni_check_endpoint(struct cni_request *r, const struct cni_attachment *at) {
 static int check_addresses(struct cni_request *r, const struct cni_attachment *at) {
     struct err e = {0};
     char text[IP_TEXT_MAX];
-    int k = cni_ipam_held(r, at->handle, &e);
+    struct ip46 held[CNI_MAX_IPS];
+    size_t n = 0;
+    int k = cni_ipam_held(r->s, at->handle, held, CNI_MAX_IPS, &n, &e);
     for (size_t i = 0; k == 0 && i < at->n_nets; i++) {
         bool is_held = false;
-        for (size_t j = 0; j < r->n_nets; j++) {
-            is_held |= prefix_eq(&r->nets[j], &at->nets[i]);
+        for (size_t j = 0; j < n; j++) {
+            is_held |= ip_eq(&held[j], &at->nets[i].ip);
         }
         if (!is_held) {
             return cni_fail(&r->fail, CNI_CODE_DIFFERENT, "the container must be made anew",
@@ -189,7 +191,10 @@ void cni_gc(struct cni_request *r) {
 /* ---- STATUS ---- */
 
 void cni_status(struct cni_request *r) {
-    if (r->conf.is_own_ipam && cni_ipam_status(r->s, &r->fail) < 0) {
+    struct err e = {0};
+    if (r->conf.is_own_ipam && cni_ipam_ready(r->s, &e) < 0) {
+        (void)cni_fail(&r->fail, CNI_CODE_NOT_AVAILABLE, "margay get ippools lists the pools",
+                       "no address could be given: %.900s", e.msg);
         cni_answer_fail(r);
     } else if (r->conf.has_ipam && !r->conf.is_own_ipam) {
         cni_delegate_ipam(r, "STATUS", pass_on);

@@ -6,7 +6,7 @@
 #include "base/hash.h"
 #include "base/log.h"
 #include "base/vec.h"
-#include "cni/server.h"
+#include "cni/server_ipam.h"
 #include "cni/wire.h"
 #include "model/k8s.h"
 #include "model/policy.h"
@@ -200,7 +200,8 @@ struct cni_server {
     struct loop_timer *batch_timer;
     bool is_batch_timed, is_gathering;
     uint32_t n_batches;
-    struct nl *worker_nl; /* the running batch's */
+    struct nl *worker_nl;    /* the running batch's */
+    struct cni_pools *pools; /* of server_ipam_blocks.c; NULL: not read */
 };
 
 /* ---- server.c: answers ---- */
@@ -256,13 +257,8 @@ void cni_attachment_drop(struct cni_server *s, struct str container, struct str 
 void cni_attachments_free(struct cni_server *s);
 
 /* ---- server_ipam.c ---- */
-/* Assigns r's addresses within store_begin: r->nets, r->block_nets. */
-MG_NODISCARD int cni_ipam_add(struct cni_request *r, struct cni_fail *f);
-MG_NODISCARD int cni_ipam_release(struct cni_server *s, struct str handle, struct err *e);
-/* 0: the handle holds addresses (into r->nets); ERR_NOT_FOUND. */
-MG_NODISCARD int cni_ipam_held(struct cni_request *r, struct str handle, struct err *e);
-/* 0, or why no ADD could get an address now. */
-MG_NODISCARD int cni_ipam_status(struct cni_server *s, struct cni_fail *f);
+/* Assigns r's addresses: r->nets, r->block_nets. -1: r->fail. */
+MG_NODISCARD int cni_ipam_add(struct cni_request *r);
 /* margay-ipam, called by another plugin. */
 void cni_ipam_program(struct cni_request *r);
 

@@ -5,7 +5,11 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "cni/server.h"
+#ifdef HOST_WITH_IPAM
 #include "ipam/ipam.h"
+#else
+#include "fake_ipam.h"
+#endif
 
 #include <signal.h>
 #include <stdio.h>
@@ -172,6 +176,23 @@ static void on_stdin(void *arg, unsigned events MG_UNUSED) {
     }
 }
 
+/* Built twice: for what requests ask of address management, and with the real one. */
+#ifdef HOST_WITH_IPAM
+static int open_ipam(struct store *s, const char *node, struct ipam **out, struct err *e) {
+    *out = ipam_new(s, str_c(node));
+    return *out ? 0 : err_set(e, ERR_INVALID, "no IPAM");
+}
+static void close_ipam(struct ipam *m) {
+    ipam_free(m);
+}
+#else
+static int open_ipam(struct store *s, const char *node, struct ipam **out, struct err *e) {
+    return ipam_for_test(s, node, out, e);
+}
+static void close_ipam(struct ipam *m MG_UNUSED) {
+}
+#endif
+
 int main(int argc, char **argv) {
     struct host h = {.loop = loop_new(), .in = BUF_INIT(8 << 20)};
     struct links_settings ls = {0};
@@ -190,7 +211,7 @@ int main(int argc, char **argv) {
     }
     h.links = links_new(h.loop, &ls, &e);
     if (!h.links || store_open(argv[2], &h.store, &e) < 0 ||
-        ipam_open_for_test(h.store, argv[3], &ipam, &e) < 0) {
+        open_ipam(h.store, argv[3], &ipam, &e) < 0) {
         (void)fprintf(stderr, "%s\n", e.msg);
         return 4;
     }
@@ -207,7 +228,7 @@ int main(int argc, char **argv) {
     loop_run(h.loop);
     cni_server_free(h.server);
     links_free(h.links);
-    ipam_close_for_test(ipam);
+    close_ipam(ipam);
     store_close(h.store);
     loop_poll_free(p1);
     loop_poll_free(p2);

@@ -17,6 +17,7 @@ import uuid
 
 PLUGIN = os.environ["MARGAY_CNI"]
 HOST = os.environ["CNI_SERVER_HOST"]
+HOST_WITH_IPAM = os.environ.get("CNI_SERVER_HOST_IPAM")
 TAG = "mgt%x" % os.getpid()
 WEP = "WorkloadEndpoint.projectcalico.org"
 HOST_MAC = "ee:ee:ee:ee:ee:ee"
@@ -35,6 +36,8 @@ def iface_of(ns, pod):
 
 
 class Server(unittest.TestCase):
+    program = HOST
+
     def setUp(self):
         self.dir = tempfile.mkdtemp(prefix="cnis-")
         self.addCleanup(shutil.rmtree, self.dir, True)
@@ -49,7 +52,7 @@ class Server(unittest.TestCase):
         if os.path.exists(self.sock):
             os.unlink(self.sock)
         self.p = subprocess.Popen(
-            ["ip", "netns", "exec", self.host, HOST, self.sock,
+            ["ip", "netns", "exec", self.host, self.program, self.sock,
              "sqlite:" + os.path.join(self.dir, "db"), "node-1"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
         self.assertEqual(self.p.stdout.readline(), "ready\n")
@@ -183,7 +186,11 @@ class Add(Server):
     def test_pod_of_the_store(self):
         pod = self.new_netns()
         self.put_namespace("shop")
-        self.put_pod("shop", "web-0", {"serviceAccountName": "robot", "nodeName": "node-1"},
+        ports = [{"name": "http", "containerPort": 8080},
+                 {"name": "dns", "containerPort": 53, "protocol": "UDP"}, {"containerPort": 9}]
+        self.put_pod("shop", "web-0", {
+            "serviceAccountName": "robot", "nodeName": "node-1",
+            "containers": [{"name": "c", "image": "i", "ports": ports}]},
                      labels={"app": "web", "projectcalico.org/namespace": "forged"},
                      annotations={"cni.projectcalico.org/hwAddr": "02:11:22:33:44:55"})
         r = self.add("c1", pod, args=self.k8s("shop", "web-0"))
@@ -197,6 +204,9 @@ class Add(Server):
         self.assertEqual(w["spec"]["profiles"], ["kns.shop", "ksa.shop.robot"])
         self.assertEqual((w["spec"]["pod"], w["spec"]["containerID"], w["spec"]["node"]),
                          ("web-0", "c1", "node-1"))
+        self.assertEqual(w["spec"]["ports"], [
+            {"name": "http", "port": 8080, "protocol": "TCP"},
+            {"name": "dns", "port": 53, "protocol": "UDP"}])
         self.delete("c1", pod, args=self.k8s("shop", "web-0"))
         self.assertEqual(self.endpoints(), [])
 
@@ -606,6 +616,89 @@ class Others(Server):
         self.add("c2", self.new_netns())
 
 
+class Addresses(Server):
+    """What a request asks of address management, in Calico's order of precedence."""
+
+    def add_pod(self, annotations, ns_annotations=None, **kw):
+        pod = self.new_netns()
+        self.put_namespace("shop", annotations=ns_annotations or {})
+        self.put_pod("shop", "web", annotations=annotations)
+        return self.call("ADD", "c1", pod, args=self.k8s("shop", "web") + kw.pop("args", ""), **kw)
+
+    def test_exact(self):
+        note = {"cni.projectcalico.org/ipAddrs": '["10.1.2.3", "fd00:1::3"]'}
+        code, r = self.add_pod(note, args=";IP=10.1.2.9", runtimeConfig={"ips": ["10.1.2.8/24"]})
+        self.assertEqual(code, 0, r)
+        self.assertEqual([x["address"] for x in r["ips"]], ["10.1.2.3/32", "fd00:1::3/128"])
+        self.delete("c1", None)
+        code, r = self.add_pod({}, args=";IP=10.1.2.9", runtimeConfig={"ips": ["10.1.2.8/24"]})
+        self.assertEqual([x["address"] for x in r["ips"]], ["10.1.2.8/32"])
+        self.delete("c1", None)
+        code, r = self.add_pod({}, args=";IP=10.1.2.9")
+        self.assertEqual([x["address"] for x in r["ips"]], ["10.1.2.9/32"])
+
+    def test_pools(self):
+        key = "cni.projectcalico.org/ipv4pools"
+        code, r = self.add_pod({key: '["full"]'}, {key: '["other"]'})
+        self.assertEqual((code, r["code"]), (1, 11))
+        self.assertIn("pool full", r["msg"])
+        code, r = self.add_pod({}, {key: '["other"]'})
+        self.assertEqual((code, r["code"]), (1, 7))
+        self.assertIn("other", r["msg"])
+        code, r = self.add_pod({}, ipam={"type": "margay-ipam", "ipv4_pools": ["third"]})
+        self.assertIn("third", r["msg"])
+        for bad in ["full", "[]", "[1]", '{"a": 1}']:
+            code, r = self.add_pod({key: bad})
+            self.assertEqual((code, r["code"]), (1, 7))
+            self.assertIn("ipv4pools", r["msg"])
+        self.assertEqual((self.endpoints(), self.host_links()), ([], {}))
+
+    def test_without_ipam(self):
+        key = "cni.projectcalico.org/ipAddrsNoIpam"
+        code, r = self.add_pod({key: '["10.1.2.3"]'})
+        self.assertEqual((code, r["code"]), (1, 7))
+        self.assertIn("ip_addrs_no_ipam", r["details"])
+        allowed = {"ip_addrs_no_ipam": True}
+        code, r = self.add_pod({key: '["10.1.2.3"]'}, feature_control=allowed)
+        self.assertEqual([x["address"] for x in r["ips"]], ["10.1.2.3/32"])
+        self.assertEqual([k for k in self.keys() if k.startswith("/a/")], [])
+        self.delete("c1", None)
+        code, r = self.add_pod({key: "[]"}, feature_control=allowed)
+        self.assertEqual((code, r["code"]), (1, 7))
+
+    def test_neither_family(self):
+        code, r = self.add_pod({}, ipam={"type": "margay-ipam", "assign_ipv4": "false"})
+        self.assertEqual((code, r["code"]), (1, 7))
+
+    def test_as_ipam_plugin_of_another(self):
+        ipam = os.path.join(self.dir, "margay-ipam")
+        os.symlink(PLUGIN, ipam)
+
+        def call(command, **kw):
+            conf = {"cniVersion": "1.0.0", "name": "net1", "type": "bridge", "socket": self.sock,
+                    "state_dir": self.dir, "ipam": {"type": "margay-ipam"}}
+            env = {"CNI_COMMAND": command, "CNI_CONTAINERID": "c1", "CNI_IFNAME": "eth0",
+                   "CNI_NETNS": "/run/netns/" + pod, "CNI_PATH": self.dir, **kw}
+            p = subprocess.run([ipam], input=json.dumps(conf), env=env, text=True,
+                               capture_output=True, timeout=60)
+            return p.returncode, json.loads(p.stdout) if p.stdout else None
+
+        pod = self.new_netns()
+        code, r = call("ADD")
+        self.assertEqual(code, 0, r)
+        self.assertEqual(r["ips"], [{"address": "192.168.7.1/26"}])
+        self.assertEqual(r["routes"], [{"dst": "192.168.7.0/26"}])
+        self.assertNotIn("interfaces", r)
+        self.assertEqual((self.endpoints(), self.host_links()), ([], {}))
+        self.assertEqual(call("CHECK"), (0, None))
+        self.assertEqual(call("DEL"), (0, None))
+        self.assertEqual(call("DEL"), (0, None))
+        self.assertEqual(self.keys(), [])
+        self.assertEqual(call("CHECK")[1]["code"], 100)
+        code, r = call("ADD", CNI_ARGS="IP=10.5.5.5")
+        self.assertEqual(r["ips"], [{"address": "10.5.5.5/32"}])
+
+
 class Delegated(Server):
     def fake_ipam(self, text, code=0):
         path = os.path.join(self.dir, "fake-ipam")
@@ -678,6 +771,116 @@ class Delegated(Server):
         # What it gave is given back.
         self.assertEqual(self.calls(), ["ADD", "ADD", "DEL"])
         self.assertEqual((self.endpoints(), self.host_links()), ([], {}))
+
+
+@unittest.skipUnless(HOST_WITH_IPAM, "no server with IPAM")
+class Pools(Server):
+    """The real address management below: pools, selectors, settings."""
+    program = HOST_WITH_IPAM
+
+    def put_pool(self, name, cidr, **spec):
+        self.put("IPPool.projectcalico.org", "-", name, {
+            "apiVersion": "projectcalico.org/v3", "kind": "IPPool",
+            "spec": dict({"cidr": cidr, "blockSize": 126 if ":" in cidr else 29}, **spec)})
+
+    def put_node(self, **labels):
+        self.put("Node.projectcalico.org", "-", "node-1", {
+            "apiVersion": "projectcalico.org/v3", "kind": "Node", "metadata": {"labels": labels},
+            "spec": {}})
+
+    def one(self, container="c1", **kw):
+        pod = self.new_netns()
+        code, r = self.call("ADD", container, pod, **kw)
+        return (code, [x["address"] for x in r["ips"]] if code == 0 else r)
+
+    def test_status_and_add_follow_the_pools(self):
+        self.assertEqual(self.call("STATUS", "", cniVersion="1.1.0", ifname="")[1]["code"], 50)
+        code, r = self.one()
+        self.assertEqual((code, r["code"]), (1, 11))
+        self.assertIn("pool", r["msg"])
+        self.put_pool("a", "10.10.0.0/28")
+        self.assertEqual(self.call("STATUS", "", cniVersion="1.1.0", ifname=""), (0, None))
+        code, ips = self.one()
+        self.assertEqual(code, 0, ips)
+        self.assertTrue(ips[0].startswith("10.10.0.") and ips[0].endswith("/32"))
+        self.put_pool("a", "10.10.0.0/28", disabled=True)
+        code, r = self.one("c2")
+        self.assertEqual((code, r["code"]), (1, 11))
+        self.delete("c1", None)
+
+    def test_all_of_a_pool_and_back(self):
+        self.put_pool("a", "10.10.0.0/29")
+        got = [self.one("c%d" % i) for i in range(8)]
+        self.assertEqual({c for c, _ in got}, {0}, got)
+        self.assertEqual(len({x[0] for _, x in got}), 8)
+        code, r = self.one("c8")
+        self.assertEqual((code, r["code"]), (1, 11))
+        self.assertEqual(len(self.endpoints()), 8)
+        self.delete("c3", None)
+        self.assertEqual(self.one("c9"), (0, got[3][1]))
+        for i in range(10):
+            self.delete("c%d" % i, None)
+        self.assertEqual([k for k in self.keys() if "handle" in k], [])
+        self.assertEqual(self.host_links(), {})
+
+    def test_selectors(self):
+        self.put_pool("a", "10.10.0.0/28", nodeSelector="rack == 'one'")
+        self.put_pool("b", "10.20.0.0/28", namespaceSelector="team == 'x'")
+        code, r = self.one()
+        self.assertEqual((code, r["code"]), (1, 11))
+        self.assertIn("Selector", r["msg"])
+        self.put_node(rack="one")
+        self.assertTrue(self.one()[1][0].startswith("10.10."))
+        self.put_node(rack="two")
+        self.assertEqual(self.one("c2")[0], 1)
+        self.put_namespace("shop", labels={"team": "x"})
+        self.put_pod("shop", "web")
+        code, ips = self.one("c3", args=self.k8s("shop", "web"))
+        self.assertEqual(code, 0, ips)
+        self.assertTrue(ips[0].startswith("10.20."))
+        # Named pools are taken without their selectors.
+        for name in ["a", "10.10.0.0/28"]:
+            code, ips = self.one("d" + name[0], ipam={"type": "margay-ipam", "ipv4_pools": [name]})
+            self.assertTrue(ips[0].startswith("10.10."), ips)
+
+    def test_uses_modes_and_reservations(self):
+        self.put_pool("a", "10.10.0.0/28", allowedUses=["Tunnel"])
+        self.assertEqual(self.one()[0], 1)
+        self.put_pool("b", "10.20.0.0/29", assignmentMode="Manual")
+        self.assertEqual(self.one()[0], 1)
+        code, ips = self.one("m", ipam={"type": "margay-ipam", "ipv4_pools": ["b"]})
+        self.assertEqual(code, 0, ips)
+        self.put_pool("c", "10.30.0.0/29")
+        self.put("IPReservation.projectcalico.org", "-", "r", {
+            "apiVersion": "projectcalico.org/v3", "kind": "IPReservation",
+            "spec": {"reservedCIDRs": ["10.30.0.0/30", "10.30.0.4/31", "10.30.0.6/32"]}})
+        self.assertEqual(self.one("r"), (0, ["10.30.0.7/32"]))
+        self.assertEqual(self.one("s")[0], 1)
+        self.assertEqual(self.one("t", args="IP=10.30.0.2"), (0, ["10.30.0.2/32"]))
+        code, r = self.one("u", args="IP=10.30.0.2")
+        self.assertEqual(code, 1)
+        self.assertIn("10.30.0.2", r["msg"])
+        code, r = self.one("v", args="IP=99.0.0.1")
+        self.assertEqual((code, r["code"]), (1, 7))
+
+    def test_both_families_or_none(self):
+        self.put_pool("a", "10.10.0.0/28")
+        both = {"type": "margay-ipam", "assign_ipv4": "true", "assign_ipv6": "true"}
+        code, r = self.one("c1", ipam=both)
+        self.assertEqual((code, r["code"]), (1, 11))
+        self.assertEqual([k for k in self.keys() if "handle" in k], [])
+        self.put_pool("b", "fd00:10::/120")
+        code, ips = self.one("c1", ipam=both)
+        self.assertEqual(code, 0, ips)
+        self.assertEqual(len(ips), 2)
+        self.delete("c1", None)
+
+    def test_check_sees_a_released_address(self):
+        self.put_pool("a", "10.10.0.0/28")
+        pod = self.new_netns()
+        r = self.add("c1", pod)
+        self.assertEqual(self.call("CHECK", "c1", pod, prevResult=r), (0, None))
+        self.assertEqual(self.call("CHECK", "c1", pod, prevResult=r, name="other")[1]["code"], 3)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,199 @@
+/* Addresses for pods from our own IPAM: what a request asks for, by annotation, argument or
+ * configuration, in Calico's order of precedence; and margay-ipam, called by other plugins. How
+ * addresses are kept is src/ipam's business. */
+#include "cni/server_int.h"
+
+#define POOLS_KEY_V4 "cni.projectcalico.org/ipv4pools"
+#define POOLS_KEY_V6 "cni.projectcalico.org/ipv6pools"
+#define IPS_KEY "cni.projectcalico.org/ipAddrs"
+
+/* An annotation that holds a JSON list. */
+static int read_annotation_list(struct cni_request *r, const char *key, struct str text,
+                                struct jnode **out) {
+    struct err e = {0};
+    struct jlimits lim = json_limits_default;
+    lim.max_bytes = 1U << 16;
+    if (json_parse(text, &lim, &r->arena, out, &e) < 0 || (*out)->type != J_LIST) {
+        return cni_fail(&r->fail, CNI_CODE_BAD_CONFIG, "a JSON list such as [\"name\"]",
+                        "annotation %s=%s is no list", key, log_quote(text));
+    }
+    return 0;
+}
+
+/* Pools of the pod's annotation, else of its namespace's, else of the configuration. */
+static int choose_pools(struct cni_request *r, const char *key, const struct str_list *conf,
+                        struct str_list *out) {
+    const struct str_map *maps[] = {&r->pod.annotations, &r->pod.ns_annotations};
+    *out = *conf;
+    for (size_t i = 0; i < ARRAY_LEN(maps); i++) {
+        struct str text = cni_annotation(maps[i], key);
+        struct jnode *list = NULL;
+        if (!text.n) {
+            continue;
+        }
+        if (read_annotation_list(r, key, text, &list) < 0) {
+            return -1;
+        }
+        if (list->n == 0 || list->n > CNI_MAX_POOLS) {
+            return cni_fail(&r->fail, CNI_CODE_BAD_CONFIG, "name 1 to 32 pools",
+                            "annotation %s has %zu entries", key, list->n);
+        }
+        *out = (struct str_list){.p = arena_array(&r->arena, struct str, list->n), .set = true};
+        jnode_each (it, list) {
+            if (it->type != J_STR || !it->s.n) {
+                return cni_fail(&r->fail, CNI_CODE_BAD_CONFIG, "a JSON list such as [\"name\"]",
+                                "annotation %s names no pool", key);
+            }
+            out->p[out->n++] = it->s;
+        }
+        return 0;
+    }
+    return 0;
+}
+
+/* Addresses asked for one by one. */
+static int choose_ips(struct cni_request *r, struct prefix *ips, size_t *n) {
+    struct str text = cni_annotation(&r->pod.annotations, IPS_KEY);
+    if (text.n) {
+        struct jnode *list = NULL;
+        if (read_annotation_list(r, IPS_KEY, text, &list) < 0) {
+            return -1;
+        }
+        return cni_ips_read(list, "annotation " IPS_KEY, ips, n, &r->fail);
+    }
+    if (r->conf.n_ips) {
+        memcpy(ips, r->conf.ips, r->conf.n_ips * sizeof(*ips));
+        *n = r->conf.n_ips;
+        return 0;
+    }
+    if (r->args.ip.n) {
+        struct prefix p;
+        if (prefix_parse(r->args.ip, &p) < 0) {
+            return cni_fail(&r->fail, CNI_CODE_BAD_ENV, "an address such as 10.1.2.3",
+                            "CNI_ARGS: IP=%s is not an address", log_quote(r->args.ip));
+        }
+        p.len = (uint8_t)ip_bits(&p.ip);
+        ips[(*n)++] = p;
+    }
+    return 0;
+}
+
+/* Labels of the pod's namespace, for pools that select by them. */
+static const struct str_map *namespace_labels(struct cni_request *r) {
+    struct object *o = arena_new(&r->arena, struct object);
+    if (!r->pod.ns.n ||
+        cni_read_object(r->s, K_NAMESPACE, STR_NULL, r->pod.ns, &r->arena, o, NULL) < 0) {
+        return NULL;
+    }
+    return &o->meta.labels;
+}
+
+int cni_ipam_add(struct cni_request *r) {
+    struct prefix exact[CNI_MAX_IPS];
+    struct ip46 ips[CNI_MAX_IPS];
+    struct err e = {0};
+    size_t n = 0;
+    struct cni_ipam_want w = {.handle = r->pod.handle,
+                              .ns = r->args.ns,
+                              .pod = r->args.pod,
+                              .ns_labels = namespace_labels(r)};
+    if (choose_ips(r, exact, &n) < 0 ||
+        choose_pools(r, POOLS_KEY_V4, &r->conf.pools_v4, &w.pools_v4) < 0 ||
+        choose_pools(r, POOLS_KEY_V6, &r->conf.pools_v6, &w.pools_v6) < 0) {
+        return -1;
+    }
+    for (size_t i = 0; i < n; i++) {
+        ips[i] = exact[i].ip;
+    }
+    w.ips = ips;
+    w.n_ips = n;
+    if (!n) {
+        w.n_v4 = r->conf.assign_v4;
+        w.n_v6 = r->conf.assign_v6;
+        if (!w.n_v4 && !w.n_v6) {
+            return cni_fail(&r->fail, CNI_CODE_BAD_CONFIG, "set one of them to \"true\"",
+                            "ipam.assign_ipv4 and ipam.assign_ipv6 are both false");
+        }
+    }
+    int k = cni_ipam_assign(r->s, &w, r->block_nets, CNI_MAX_IPS, &r->n_nets, &e);
+    if (k < 0) {
+        bool is_lasting = k == ERR_INVALID || k == ERR_NOT_FOUND;
+        return cni_fail(&r->fail, is_lasting ? CNI_CODE_BAD_CONFIG : CNI_CODE_TRY_LATER,
+                        is_lasting ? "change the configuration or the annotation"
+                                   : "margay ipam show lists pools and what is free",
+                        "no address: %.900s", e.msg[0] ? e.msg : err_name(k));
+    }
+    for (size_t i = 0; i < r->n_nets; i++) {
+        r->nets[i] = r->block_nets[i];
+        r->nets[i].len = (uint8_t)ip_bits(&r->nets[i].ip);
+        if (r->args.ip.n && n) {
+            r->block_nets[i] = r->nets[i]; /* as Calico: CNI_ARGS IP comes back as /32 */
+        }
+    }
+    return 0;
+}
+
+/* ---- margay-ipam ---- */
+
+static void program_add(struct cni_request *r) {
+    struct err e = {0};
+    struct object pod = {0};
+    bool is_k8s = r->args.ns.n && r->args.pod.n;
+    r->pod.ns = is_k8s ? r->args.ns : STR("");
+    r->pod.pod = is_k8s ? r->args.pod : STR("");
+    if (is_k8s &&
+        cni_read_object(r->s, K_POD, r->args.ns, r->args.pod, &r->arena, &pod, NULL) == 0) {
+        r->pod.annotations = pod.meta.annotations;
+    }
+    int k = store_begin(r->s->store, &e);
+    if (k == 0 && cni_ipam_add(r) < 0) {
+        store_rollback(r->s->store);
+        /* Where the store can't roll back. */
+        (void)!cni_ipam_release(r->s, r->pod.handle, NULL);
+        cni_answer_fail(r);
+        return;
+    }
+    k = k < 0 ? k : store_commit(r->s->store, &e);
+    if (k < 0) {
+        store_rollback(r->s->store);
+        (void)cni_fail(&r->fail, CNI_CODE_TRY_LATER, "look at the agent's log",
+                       "the datastore: %.900s", e.msg);
+        cni_answer_fail(r);
+        return;
+    }
+    MG_CLEANUP(buf_fini) struct buf b = BUF_INIT(WIRE_TEXT_MAX);
+    cni_ipam_result(r, &b);
+    cni_answer(r, 0, buf_view(&b));
+}
+
+void cni_ipam_program(struct cni_request *r) {
+    struct err e = {0};
+    struct ip46 held[CNI_MAX_IPS];
+    size_t n = 0;
+    int k = 0;
+    r->pod.handle =
+        cni_handle(&r->arena, r->conf.name, r->strings[WIRE_CONTAINERID], r->strings[WIRE_IFNAME]);
+    switch (r->cmd) {
+    case CNI_CMD_ADD:
+        program_add(r);
+        return;
+    case CNI_CMD_DEL:
+        k = cni_ipam_release(r->s, r->pod.handle, &e);
+        break;
+    case CNI_CMD_CHECK:
+        k = cni_ipam_held(r->s, r->pod.handle, held, CNI_MAX_IPS, &n, &e);
+        break;
+    case CNI_CMD_GC: /* which addresses are whose is known to the plugin that called us */
+        break;
+    case CNI_CMD_STATUS:
+        cni_status(r);
+        return;
+    }
+    if (k < 0) {
+        (void)cni_fail(&r->fail, k == ERR_NOT_FOUND ? CNI_CODE_DIFFERENT : CNI_CODE_TRY_LATER,
+                       "margay ipam check says more", "addresses: %.900s", e.msg);
+        cni_answer_fail(r);
+        return;
+    }
+    cni_answer(r, 0, STR(""));
+}

@@ -1,0 +1,31 @@
+/* What the CNI server asks of address management; server_ipam_blocks.c answers by src/ipam. All
+ * but the status is called between store_begin and store_commit or alone; a rollback undoes it
+ * where the store can. */
+#pragma once
+
+#include "base/ip.h"
+#include "cni/server.h"
+
+struct cni_ipam_want {
+    struct str handle;               /* under which the addresses are held */
+    struct str ns, pod;              /* attributes; empty: none */
+    const struct str_map *ns_labels; /* of the pod's Namespace; NULL: not known */
+    const struct ip46 *ips;          /* exactly these; else by number */
+    size_t n_ips;
+    unsigned n_v4, n_v6;
+    struct str_list pools_v4, pools_v6; /* names or CIDRs; not set: all that select node and pod */
+};
+
+/* Addresses for w into out (room for max), each with the mask of its block. All or none.
+ * ERR_INVALID: a pool or address that can't be had by anyone; ERR_NO_SPACE: none is free. */
+MG_NODISCARD int cni_ipam_assign(struct cni_server *s, const struct cni_ipam_want *w,
+                                 struct prefix *out, size_t max, size_t *n, struct err *e);
+/* Gives back all that the handle holds; nothing is fine. */
+MG_NODISCARD int cni_ipam_release(struct cni_server *s, struct str handle, struct err *e);
+/* What the handle holds. ERR_NOT_FOUND: nothing. */
+MG_NODISCARD int cni_ipam_held(struct cni_server *s, struct str handle, struct ip46 *out,
+                               size_t max, size_t *n, struct err *e);
+/* 0, or why no address could be given to anybody now. */
+MG_NODISCARD int cni_ipam_ready(struct cni_server *s, struct err *e);
+/* A pool, reservation, setting or label of the node has changed. */
+void cni_pools_forget(struct cni_server *s);
