@@ -240,3 +240,25 @@ size_t base64url_encode(const uint8_t *p, size_t n, char *out) {
     out[o] = '\0';
     return o;
 }
+
+void uuid_v4(char out[UUID_TEXT]) {
+    uint8_t b[16];
+    char hex[33];
+    if (getrandom(b, sizeof(b), 0) != sizeof(b)) {
+        mg_abort(__FILE__, __LINE__, "getrandom");
+    }
+    b[6] = (uint8_t)((b[6] & 0x0f) | 0x40);
+    b[8] = (uint8_t)((b[8] & 0x3f) | 0x80);
+    hex_encode(b, sizeof(b), hex);
+    static const uint8_t cut[] = {8, 4, 4, 4, 12};
+    size_t at = 0, n = 0;
+    for (size_t i = 0; i < sizeof(cut); i++) {
+        if (i) {
+            out[n++] = '-';
+        }
+        memcpy(out + n, hex + at, cut[i]);
+        n += cut[i];
+        at += cut[i];
+    }
+    out[n] = 0;
+}

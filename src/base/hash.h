@@ -24,3 +24,7 @@ void sha256(const void *p, size_t n, uint8_t out[32]);
 void hex_encode(const uint8_t *p, size_t n, char *out);
 /* URL-safe base64 without padding into out (room for (n*4+2)/3 + 1); returns the length. */
 size_t base64url_encode(const uint8_t *p, size_t n, char *out);
+
+/* A random UUID (RFC 9562, version 4) as text with NUL. */
+enum { UUID_TEXT = 37 };
+void uuid_v4(char out[UUID_TEXT]);

@@ -1,0 +1,35 @@
+/* One block in memory: read from and written as Calico's JSON. */
+#pragma once
+
+#include "base/ip.h"
+#include "base/jtree.h"
+
+enum { BLOCK_MAX_SIZE = 4096 };
+
+struct block {
+    struct prefix cidr;
+    struct str affinity; /* "host:NAME", "virtual:…"; p NULL: none */
+    struct str claim_time;
+    uint32_t size;
+    int32_t *alloc;  /* index into attrs, -1 = free */
+    uint32_t *queue; /* unallocated ordinals, first out first */
+    uint32_t n_queue;
+    struct jnode **attrs; /* as they stand in the document; lists of members unknown to us stay */
+    uint32_t n_attrs;
+    int64_t sequence;
+    int64_t *sequence_of; /* number at allocation, 0 = none */
+};
+
+/* A new block: nothing allocated. All in the arena. */
+struct block *block_new(const struct prefix *cidr, struct str affinity, struct arena *a);
+MG_NODISCARD int block_parse(struct str text, struct arena *a, struct block **out, struct err *e);
+void block_write(const struct block *b, struct buf *out);
+
+struct str block_handle_of(const struct block *b, uint32_t ordinal);
+/* A text of the owner's attributes ("pod"); empty without. */
+struct str block_attr_of(const struct block *b, uint32_t ordinal, const char *key);
+/* attr: {"handle_id", "secondary"}; equal ones are shared. */
+void block_take(struct block *b, uint32_t ordinal, struct jnode *attr, struct arena *a);
+/* Back to the tail of the queue. */
+void block_give(struct block *b, uint32_t ordinal);
+uint32_t block_in_use(const struct block *b);

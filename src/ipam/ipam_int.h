@@ -1,0 +1,34 @@
+/* What the files of ipam/ share. */
+#pragma once
+
+#include "ipam/block.h"
+#include "ipam/ipam.h"
+
+enum { IPAM_RETRIES = 100, IPAM_DEFAULT_MAX_BLOCKS = 20, BLOCK_TEXT_MAX = 1 << 20 };
+
+struct ipam {
+    struct store *store;
+    char *node;
+    char *affinity; /* "host:NODE" */
+};
+
+/* A block as read, with the revision for its compare-and-swap. */
+struct stored_block {
+    struct block *b;
+    uint64_t revision; /* REV_NONE: not in the store yet */
+};
+
+struct store_key ipam_block_key(const struct prefix *cidr, struct arena *a);
+struct store_key ipam_affinity_key(struct str node, const struct prefix *cidr, struct arena *a);
+struct store_key ipam_handle_key(struct str handle, struct arena *a);
+/* Prefix of a key's last part ("10.44.7.0-26"). */
+MG_NODISCARD int ipam_parse_cidr(struct str part, struct prefix *out);
+
+MG_NODISCARD int ipam_get_block(struct ipam *m, const struct prefix *cidr, struct arena *a,
+                                struct stored_block *out, struct err *e);
+/* Writes or, without affinity and allocations, deletes it. ERR_CONFLICT: read again. */
+MG_NODISCARD int ipam_put_block(struct ipam *m, struct stored_block *s, struct arena *a,
+                                struct err *e);
+/* Adds n (may be negative) to the handle's count for the block. */
+MG_NODISCARD int ipam_handle_add(struct ipam *m, struct str handle, const struct prefix *cidr,
+                                 int64_t n, struct err *e);

@@ -1,0 +1,214 @@
+/* What is in use, and whether blocks, handles and affinities agree. */
+#include "ipam/ipam_int.h"
+
+#include "base/hash.h"
+#include "base/vec.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+#define MAP_NAME count_map
+#define MAP_KEY struct str
+#define MAP_VAL int64_t
+#define MAP_HASH(k) hash_str(k)
+#define MAP_EQ(a, b) str_eq(a, b)
+#include "base/map.tmpl.h"
+
+typedef VEC(struct block *) block_vec;
+
+struct reading {
+    struct arena *a;
+    block_vec *out;
+    struct err *e;
+    int first; /* the first block that could not be read */
+};
+static int add_block(void *arg, const struct store_item *it) {
+    struct reading *r = arg;
+    struct block *b = NULL;
+    int rc = block_parse(arena_dup(r->a, it->value), r->a, &b, r->e);
+    if (rc < 0) {
+        r->first = r->first ? r->first : rc;
+        return 0;
+    }
+    vec_push(r->out, b);
+    return 0;
+}
+
+static int read_blocks(struct ipam *m, struct arena *a, block_vec *out, struct err *e) {
+    struct reading r = {a, out, e, 0};
+    int rc =
+        store_list(m->store, (struct store_key){STR(STORE_SPACE_IPAM), STR("/ipam/v2/assignment/")},
+                   NULL, add_block, &r, e);
+    return rc < 0 ? rc : r.first;
+}
+
+static double size_of(const struct prefix *p) {
+    return ldexp(1, (int)(ip_bits(&p->ip) - p->len));
+}
+
+static void tell_blocks(const block_vec *v, const struct prefix *in, struct str pool,
+                        void (*cb)(void *arg, const struct ipam_usage *u), void *arg) {
+    for (size_t i = 0; i < v->n; i++) {
+        const struct block *b = v->p[i];
+        if (in->ip.family == b->cidr.ip.family && prefix_has(in, &b->cidr)) {
+            struct ipam_usage u = {.pool = pool,
+                                   .cidr = b->cidr,
+                                   .total = b->size,
+                                   .in_use = block_in_use(b),
+                                   .affinity = b->affinity,
+                                   .is_block = true};
+            cb(arg, &u);
+        }
+    }
+}
+
+int ipam_show(struct ipam *m, const struct ipam_pool *pools, size_t n_pools,
+              void (*cb)(void *arg, const struct ipam_usage *u), void *arg, struct err *e) {
+    struct arena a = {0};
+    block_vec v = {0};
+    int r = read_blocks(m, &a, &v, e);
+    for (size_t i = 0; r == 0 && i < n_pools; i++) {
+        struct ipam_usage u = {
+            .pool = pools[i].name, .cidr = pools[i].cidr, .total = size_of(&pools[i].cidr)};
+        for (size_t j = 0; j < v.n; j++) {
+            if (v.p[j]->cidr.ip.family == u.cidr.ip.family && prefix_has(&u.cidr, &v.p[j]->cidr)) {
+                u.in_use += block_in_use(v.p[j]);
+            }
+        }
+        cb(arg, &u);
+        tell_blocks(&v, &u.cidr, pools[i].name, cb, arg);
+    }
+    vec_fini(&v);
+    arena_fini(&a);
+    return r;
+}
+
+int ipam_each(struct ipam *m,
+              void (*cb)(void *arg, const struct ip46 *ip, struct str handle, struct str ns,
+                         struct str pod),
+              void *arg, struct err *e) {
+    struct arena a = {0};
+    block_vec v = {0};
+    int r = read_blocks(m, &a, &v, e);
+    for (size_t i = 0; r == 0 && i < v.n; i++) {
+        for (uint32_t k = 0; k < v.p[i]->size; k++) {
+            struct ip46 ip;
+            if (v.p[i]->alloc[k] >= 0 && prefix_nth(&v.p[i]->cidr, k, &ip)) {
+                cb(arg, &ip, block_handle_of(v.p[i], k), block_attr_of(v.p[i], k, "namespace"),
+                   block_attr_of(v.p[i], k, "pod"));
+            }
+        }
+    }
+    vec_fini(&v);
+    arena_fini(&a);
+    return r;
+}
+
+struct checking {
+    struct arena *a;
+    struct count_map counts; /* "HANDLE CIDR" → what blocks have less what handles say */
+    block_vec *v;
+    void (*cb)(void *arg, struct str text);
+    void *arg;
+    int n;
+};
+
+static void tell(struct checking *c, struct str text) {
+    c->cb(c->arg, text);
+    c->n++;
+}
+
+static void count(struct checking *c, struct str handle, struct str cidr, int64_t n) {
+    struct str key = arena_printf(c->a, "%.*s %.*s", STR_FMT(handle), STR_FMT(cidr));
+    *count_map_put(&c->counts, key, NULL) += n;
+}
+
+static int check_handle(void *arg, const struct store_item *it) {
+    struct checking *c = arg;
+    struct jnode *doc = NULL;
+    struct err e;
+    struct str name = str_sub(it->key, strlen("/ipam/v2/handle/"), it->key.n);
+    if (json_parse(arena_dup(c->a, it->value), &json_limits_default, c->a, &doc, &e) < 0) {
+        tell(c, arena_printf(c->a, "handle %.*s can't be read: %s", STR_FMT(name), e.msg));
+        return 0;
+    }
+    struct jnode *blocks = jnode_getc(doc, "block");
+    jnode_each (n, blocks) {
+        count(c, name, n->key, n->type == J_INT ? -n->i : 0);
+    }
+    return 0;
+}
+
+static int check_affinity(void *arg, const struct store_item *it) {
+    struct checking *c = arg;
+    struct prefix cidr;
+    struct str rest = str_sub(it->key, strlen("/ipam/v2/host/"), it->key.n);
+    ptrdiff_t slash = str_find(rest, '/', 0);
+    if (slash < 0 || ipam_parse_cidr(it->key, &cidr) < 0) {
+        return 0;
+    }
+    struct str node = str_sub(rest, 0, (size_t)slash);
+    char text[IP_TEXT_MAX];
+    (void)prefix_text(&cidr, text);
+    for (size_t i = 0; i < c->v->n; i++) {
+        const struct block *b = c->v->p[i];
+        if (!prefix_eq(&b->cidr, &cidr)) {
+            continue;
+        }
+        struct str own = b->affinity;
+        if (!str_starts(own, STR("host:")) || !str_eq(str_sub(own, 5, own.n), node)) {
+            tell(c, arena_printf(c->a, "node %.*s says it has block %s, the block says %.*s",
+                                 STR_FMT(node), text, STR_FMT(own)));
+        }
+        return 0;
+    }
+    tell(c, arena_printf(c->a, "node %.*s says it has block %s, which does not exist",
+                         STR_FMT(node), text));
+    return 0;
+}
+
+int ipam_check(struct ipam *m, void (*cb)(void *arg, struct str text), void *arg, struct err *e) {
+    struct arena a = {0};
+    block_vec v = {0};
+    struct checking c = {.a = &a, .v = &v, .cb = cb, .arg = arg};
+    int r = read_blocks(m, &a, &v, e);
+    for (size_t i = 0; r == 0 && i < v.n; i++) {
+        char text[IP_TEXT_MAX];
+        struct str cidr = arena_dup(&a, str_c(prefix_text(&v.p[i]->cidr, text)));
+        for (uint32_t k = 0; k < v.p[i]->size; k++) {
+            if (v.p[i]->alloc[k] >= 0) {
+                count(&c, block_handle_of(v.p[i], k), cidr, 1);
+            }
+        }
+        if (v.p[i]->n_queue + block_in_use(v.p[i]) != v.p[i]->size) {
+            tell(&c, arena_printf(&a, "block %.*s: some addresses are neither free nor in use",
+                                  STR_FMT(cidr)));
+        }
+    }
+    struct store_key handles = {STR(STORE_SPACE_IPAM), STR("/ipam/v2/handle/")};
+    struct store_key hosts = {STR(STORE_SPACE_IPAM), STR("/ipam/v2/host/")};
+    if (r == 0) {
+        r = store_list(m->store, handles, NULL, check_handle, &c, e);
+    }
+    if (r == 0) {
+        r = store_list(m->store, hosts, NULL, check_affinity, &c, e);
+    }
+    VEC(struct str) lines = {0};
+    struct str key;
+    int64_t *n;
+    for (size_t i = 0; r == 0 && count_map_next(&c.counts, &i, &key, &n);) {
+        if (*n) {
+            vec_push(&lines, arena_printf(&a, "handle and block disagree by %lld addresses: %.*s",
+                                          (long long)*n, STR_FMT(key)));
+        }
+    }
+    vec_sort(&lines, str_cmp_qsort);
+    for (size_t i = 0; i < lines.n; i++) {
+        tell(&c, lines.p[i]);
+    }
+    vec_fini(&lines);
+    count_map_fini(&c.counts);
+    vec_fini(&v);
+    arena_fini(&a);
+    return r < 0 ? r : c.n;
+}

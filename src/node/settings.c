@@ -1,0 +1,211 @@
+#include "node/settings.h"
+
+#include "base/fd.h"
+#include "base/vec.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { FILE_MAX = 1 << 20 };
+
+/* Puts a value's text into its place; false: not understood. */
+typedef bool (*take)(struct settings *s, struct str v);
+
+static bool parse_bool(struct str v, bool *out) {
+    static const char *const yes[] = {"true", "1", "yes", "y", "t"};
+    static const char *const no[] = {"false", "0", "no", "n", "f"};
+    for (size_t i = 0; i < ARRAY_LEN(yes); i++) {
+        if (str_ieq(v, str_c(yes[i])) || str_ieq(v, str_c(no[i]))) {
+            *out = str_ieq(v, str_c(yes[i]));
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool parse_port(struct str v, uint16_t *out) {
+    uint64_t n;
+    if (str_to_u64(v, &n) < 0 || n > 65535) {
+        return false;
+    }
+    *out = (uint16_t)n;
+    return true;
+}
+
+static bool take_prefix(struct settings *s, struct str v) {
+    size_t n = 0;
+    struct str out[DATAPLANE_MAX_PREFIXES];
+    for (struct str rest = v; rest.p;) {
+        struct str p = str_trim(str_cut(&rest, ','));
+        if (p.n == 0 || p.n > 11 || n == DATAPLANE_MAX_PREFIXES) {
+            return false;
+        }
+        out[n++] = arena_dup(&s->a, p);
+    }
+    memcpy(s->iface_prefixes, out, sizeof(out[0]) * n);
+    s->n_iface_prefixes = n;
+    return n > 0;
+}
+static bool take_to_host(struct settings *s, struct str v) {
+    static const char *const names[] = {
+        [TO_HOST_DROP] = "Drop", [TO_HOST_RETURN] = "Return", [TO_HOST_ACCEPT] = "Accept"};
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        if (str_ieq(v, str_c(names[i]))) {
+            s->endpoint_to_host = (enum endpoint_to_host)i;
+            return true;
+        }
+    }
+    return false;
+}
+static bool take_invalid(struct settings *s, struct str v) {
+    return parse_bool(v, &s->has_no_invalid_check);
+}
+static bool take_log_prefix(struct settings *s, struct str v) {
+    s->log_prefix = arena_dup(&s->a, v);
+    return v.n <= 100;
+}
+static bool take_log_level(struct settings *s, struct str v) {
+    return log_level_parse(v, &s->log_level);
+}
+static bool take_health(struct settings *s, struct str v) {
+    return parse_bool(v, &s->has_health);
+}
+static bool take_health_host(struct settings *s, struct str v) {
+    s->health_host = arena_dup(&s->a, v);
+    return true;
+}
+static bool take_health_port(struct settings *s, struct str v) {
+    return parse_port(v, &s->health_port);
+}
+static bool take_metrics(struct settings *s, struct str v) {
+    return parse_bool(v, &s->has_metrics);
+}
+static bool take_metrics_host(struct settings *s, struct str v) {
+    s->metrics_host = arena_dup(&s->a, v);
+    return true;
+}
+static bool take_metrics_port(struct settings *s, struct str v) {
+    return parse_port(v, &s->metrics_port);
+}
+static bool take_route_proto(struct settings *s, struct str v) {
+    uint64_t n;
+    if (str_to_u64(v, &n) < 0 || n == 0 || n > 255) {
+        return false;
+    }
+    s->route_proto = (uint8_t)n;
+    return true;
+}
+
+static const struct setting {
+    const char *name; /* of the field; the environment's is FELIX_ and this in capitals */
+    take take;
+    const char *deflt, *allowed;
+} table[] = {
+    {"interfacePrefix", take_prefix, "cali", "1 to 8 prefixes of at most 11 bytes, with commas"},
+    {"defaultEndpointToHostAction", take_to_host, "Drop", "Drop, Return, Accept"},
+    {"disableConntrackInvalidCheck", take_invalid, "false", "true, false"},
+    {"logPrefix", take_log_prefix, "calico-packet", "at most 100 bytes"},
+    {"logSeverityScreen", take_log_level, "Info", "Trace, Debug, Info, Warning, Error, Fatal"},
+    {"healthEnabled", take_health, "false", "true, false"},
+    {"healthHost", take_health_host, "localhost", "a host's address"},
+    {"healthPort", take_health_port, "9099", "0 to 65535"},
+    {"prometheusMetricsEnabled", take_metrics, "false", "true, false"},
+    {"prometheusMetricsHost", take_metrics_host, "", "a host's address; empty: all"},
+    {"prometheusMetricsPort", take_metrics_port, "9091", "0 to 65535"},
+    {"deviceRouteProtocol", take_route_proto, "3", "1 to 255"},
+};
+
+static struct str scalar_text(const struct jnode *n, char *out, size_t size) {
+    if (!n || n->type == J_NULL || n->type == J_LIST || n->type == J_MAP) {
+        return STR_NULL;
+    }
+    if (n->type == J_BOOL) {
+        snprintf(out, size, "%s", n->b ? "true" : "false");
+        return str_c(out);
+    }
+    return n->s;
+}
+
+static bool try_value(struct settings *s, const struct setting *t, struct str v,
+                      const char *source) {
+    if (!v.p) {
+        return false;
+    }
+    if (t->take(s, v)) {
+        return true;
+    }
+    LOG_W("settings", "bad_value", "setting=%s source=%s value=%s allowed=%s", t->name, source,
+          log_quote(v), log_quote(str_c(t->allowed)));
+    return false;
+}
+
+static struct str from_env(const char *name) {
+    char env[64] = "FELIX_";
+    size_t n = strlen(env);
+    for (const char *c = name; *c && n < sizeof(env) - 1; c++) {
+        env[n++] = (char)(*c >= 'a' && *c <= 'z' ? *c - 32 : *c);
+    }
+    env[n] = 0;
+    return str_c(getenv(env));
+}
+
+void settings_read(struct settings *out, const struct settings_sources *src) {
+    *out = (struct settings){.mtu = 0};
+    const struct {
+        const struct jnode *spec;
+        const char *name;
+    } trees[] = {{src->file, "file"},
+                 {src->node, "FelixConfiguration/node"},
+                 {src->deflt, "FelixConfiguration/default"}};
+    for (size_t i = 0; i < ARRAY_LEN(table); i++) {
+        const struct setting *t = &table[i];
+        bool done = try_value(out, t, from_env(t->name), "environment");
+        for (size_t k = 0; k < ARRAY_LEN(trees) && !done; k++) {
+            char buf[32];
+            struct str v = scalar_text(jnode_getc(trees[k].spec, t->name), buf, sizeof(buf));
+            done = try_value(out, t, v, trees[k].name);
+        }
+        if (!done) {
+            bool ok = t->take(out, str_c(t->deflt));
+            mg_assert(ok);
+        }
+    }
+}
+
+void settings_fini(struct settings *s) {
+    arena_fini(&s->a);
+}
+
+static int first_doc(void *arg, struct jnode *doc) {
+    struct jnode **out = arg;
+    if (!*out) {
+        *out = doc;
+    }
+    return 0;
+}
+
+int settings_file(const char *path, struct arena *a, struct jnode **out, struct err *e) {
+    *out = NULL;
+    MG_CLEANUP(buf_fini) struct buf b = BUF_INIT(FILE_MAX);
+    int r = file_read(AT_FDCWD, path, &b, FILE_MAX);
+    if (r == -ENOENT) {
+        return 0;
+    }
+    if (r < 0) {
+        return err_set(e, r, "%s: %s", path, strerror(-r));
+    }
+    struct str text = arena_dup(a, buf_view(&b));
+    r = yaml_each(text, path, &json_limits_default, a, first_doc, out, e);
+    if (r == 0 && *out && (*out)->type != J_MAP) {
+        r = err_set(e, ERR_INVALID, "%s: found something else than a map of settings", path);
+    }
+    return r;
+}
+
+void settings_print(struct buf *b) {
+    for (size_t i = 0; i < ARRAY_LEN(table); i++) {
+        buf_printf(b, "%-30s default %-14s %s\n", table[i].name,
+                   table[i].deflt[0] ? table[i].deflt : "(empty)", table[i].allowed);
+    }
+}

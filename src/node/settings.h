@@ -1,0 +1,40 @@
+/* The agent's settings: Felix' names, Felix' order of precedence (environment FELIX_…, the file,
+ * FelixConfiguration node.NAME, FelixConfiguration default, the default). One table is the only
+ * place that knows them. */
+#pragma once
+
+#include "base/jtree.h"
+#include "base/log.h"
+#include "dataplane/dataplane.h"
+
+struct settings {
+    struct arena a;
+    struct str iface_prefixes[DATAPLANE_MAX_PREFIXES];
+    size_t n_iface_prefixes;
+    enum endpoint_to_host endpoint_to_host;
+    bool has_no_invalid_check;
+    struct str log_prefix;
+    enum log_level log_level;
+    bool has_health, has_metrics;
+    struct str health_host, metrics_host;
+    uint16_t health_port, metrics_port;
+    uint8_t route_proto;
+    uint32_t mtu;
+};
+
+/* What settings are made of. Trees of absent sources are NULL. */
+struct settings_sources {
+    struct jnode *file; /* /etc/margay/margay.yaml: a map of FelixConfiguration's field names */
+    struct jnode *node, *deflt; /* specs of FelixConfiguration node.NAME and default */
+};
+
+/* Fills out anew (settings_fini of the old first). Values that can't be understood are reported
+ * once by log, naming source, setting, value and what is allowed, and the next source counts. */
+void settings_read(struct settings *out, const struct settings_sources *src);
+void settings_fini(struct settings *s);
+/* Reads the file; absent is fine: *out NULL. */
+MG_NODISCARD int settings_file(const char *path, struct arena *a, struct jnode **out,
+                               struct err *e);
+
+/* One line a setting: name, environment name, default, what is allowed. Appended. */
+void settings_print(struct buf *b);
