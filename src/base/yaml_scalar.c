@@ -8,26 +8,24 @@
 
 #define CORE_TAG "tag:yaml.org,2002:" /* "!!" in a text */
 
-static const char *const tag_needs[] = {
-    [TAG_INT] = "a whole number",
-    [TAG_FLOAT] = "a number",
-    [TAG_BOOL] = "true or false",
-    [TAG_NULL] = "null",
+static const struct {
+    const char *name, *needs; /* needs: what a scalar with this tag must look like */
+} tags[] = {
+    [TAG_STR] = {"str", "text"},         [TAG_INT] = {"int", "a whole number"},
+    [TAG_FLOAT] = {"float", "a number"}, [TAG_BOOL] = {"bool", "true or false"},
+    [TAG_NULL] = {"null", "null"},       [TAG_MAP] = {"map", "a map"},
+    [TAG_SEQ] = {"seq", "a list"},       [TAG_MERGE] = {"merge", "<<"},
 };
 
 enum tag yaml_tag_of(const yaml_char_t *tag) {
-    static const char *const names[] = {
-        [TAG_STR] = "str",   [TAG_INT] = "int", [TAG_FLOAT] = "float", [TAG_BOOL] = "bool",
-        [TAG_NULL] = "null", [TAG_MAP] = "map", [TAG_SEQ] = "seq",     [TAG_MERGE] = "merge",
-    };
     if (!tag) {
         return TAG_NONE;
     }
     struct str t = str_c((const char *)tag);
     if (str_starts(t, STR(CORE_TAG))) {
         t = str_sub(t, sizeof(CORE_TAG) - 1, t.n);
-        for (size_t i = TAG_STR; i < ARRAY_LEN(names); i++) {
-            if (str_is(t, names[i])) {
+        for (size_t i = TAG_STR; i < ARRAY_LEN(tags); i++) {
+            if (str_is(t, tags[i].name)) {
                 return (enum tag)i;
             }
         }
@@ -84,12 +82,7 @@ static int set_resolved(struct yaml_reader *r, struct place at, struct str s, en
                    (tag == TAG_NULL && kind == PLAIN_NULL);
     if (!matches) {
         return yaml_fail(r, at, ERR_INVALID, "found %s behind the tag !!%s, need %s",
-                         yaml_shown(s, text),
-                         tag == TAG_INT     ? "int"
-                         : tag == TAG_FLOAT ? "float"
-                         : tag == TAG_BOOL  ? "bool"
-                                            : "null",
-                         tag_needs[tag]);
+                         yaml_shown(s, text), tags[tag].name, tags[tag].needs);
     }
     n->type = types[kind];
     if (kind == PLAIN_STR) {
