@@ -1,0 +1,279 @@
+/* margay: finds the command, takes global flags off, prints help and man pages from the one table.
+ */
+#include "cli/cli.h"
+
+#include "node/node.h"
+#include "policy/selector.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#define FILE_FLAGS                                                              \
+    "  -f FILE|DIR|-     documents in YAML or JSON; a folder; standard input\n" \
+    "  -R, --recursive   folders below, too\n"                                  \
+    "  -n NAMESPACE      of documents that name none (default: default)\n"
+
+const struct cli_command cli_commands[] = {
+    {"node", "[--node-name NAME]", "run the agent", "", node_main},
+    {"apply", "-f FILE|DIR|-", "create objects or change them to what a file says",
+     FILE_FLAGS "  --dry-run=client  check the documents, without a store\n\n"
+                "Each document stands alone: a bad one is reported with file, line and field, the\n"
+                "others are applied; exit code 1 then.\n\n"
+                "examples:\n  margay apply -f policies/\n"
+                "  margay apply --dry-run=client -f policy.yaml\n",
+     cmd_apply},
+    {"create", "-f FILE|DIR|-", "create objects that are not there yet",
+     FILE_FLAGS "\nexample: margay create -f pool.yaml\n", cmd_create},
+    {"replace", "-f FILE|DIR|-", "replace objects that are there",
+     FILE_FLAGS "\nA resourceVersion in the document is a condition.\n\n"
+                "example: margay get ippool default-ipv4-ippool -o yaml | margay replace -f -\n",
+     cmd_replace},
+    {"delete", "KIND NAME… | -f FILE|DIR|-", "delete objects",
+     FILE_FLAGS
+     "  --ignore-not-found\n\n"
+     "examples:\n  margay delete networkpolicy web -n prod\n  margay delete -f policies/\n",
+     cmd_delete},
+    {"get", "KIND[,KIND] [NAME…]", "show objects",
+     "  -n NAMESPACE, -A  one namespace (default: default), or all\n"
+     "  -l SELECTOR       by labels: app=web,tier!=db,'env in (a,b)',!canary\n"
+     "  -o FORMAT         table, wide, yaml, json, name, jsonpath=…, custom-columns=…\n"
+     "  -w                go on with changes\n"
+     "  --show-labels, --no-headers\n\n"
+     "A kind that Kubernetes and Calico both have is Kubernetes'; Calico's is np, or\n"
+     "networkpolicies.projectcalico.org.\n\n"
+     "examples:\n  margay get networkpolicies -A\n  margay get ippools -o wide\n"
+     "  margay get pods -n prod -o jsonpath='{.items[*].metadata.name}'\n",
+     cmd_get},
+    {"patch", "KIND NAME -p PATCH", "change parts of an object",
+     "  -p PATCH          JSON or YAML\n"
+     "  --type TYPE       merge (default; RFC 7396), json (RFC 6902), strategic (as merge)\n"
+     "  -n NAMESPACE\n\n"
+     "example: margay patch ippool default-ipv4-ippool -p '{\"spec\":{\"natOutgoing\":false}}'\n",
+     cmd_patch},
+    {"label", "KIND NAME… KEY=VALUE|KEY-…", "set or remove labels",
+     "  --overwrite       change values that are there\n  -n NAMESPACE\n\n"
+     "examples:\n  margay label pod web -n prod tier=front\n  margay label pod web -n prod tier-\n",
+     cmd_label},
+    {"annotate", "KIND NAME… KEY=VALUE|KEY-…", "set or remove annotations",
+     "  --overwrite       change values that are there\n  -n NAMESPACE\n\n"
+     "example: margay annotate namespace prod cni.projectcalico.org/ipv4pools='[\"fast\"]'\n",
+     cmd_annotate},
+    {"status", "[--wait]", "how the agent is; wait until all is in the kernel",
+     "  --wait            until everything written before this call is enforced on this node\n"
+     "  --timeout TIME    of --wait (default 30s)\n  -o json|yaml|jsonpath=…\n\n"
+     "Exit code: 0 healthy, 1 degraded (or not in time), 2 no agent.\n\n"
+     "example: margay apply -f policy.yaml && margay status --wait\n",
+     cmd_status},
+    {"pod", "add|exec|del|list NAMESPACE/NAME", "pods for people without a runtime",
+     "  add NS/NAME       a network namespace, an address and the policy that applies\n"
+     "    --label K=V     any number of times\n"
+     "    --netns PATH    take this namespace instead of making one\n"
+     "    --port N=P/TCP  a named port\n    --service-account NAME\n"
+     "    --cni-bin DIR   where margay-cni is\n"
+     "  exec NS/NAME -- COMMAND\n  del NS/NAME\n  list\n\n"
+     "examples:\n  margay pod add demo/web --label app=web\n"
+     "  margay pod exec demo/web -- ip address\n",
+     cmd_pod},
+    {"ipam", "show|check", "addresses: how many are in use, and whether the books agree",
+     "  show              per pool; --show-blocks: per block, too\n"
+     "  check             exit code 1 when blocks, handles and affinities disagree\n"
+     "  -o json|yaml|jsonpath=…\n\nexample: margay ipam show --show-blocks\n",
+     cmd_ipam},
+    {"selector", "parse|match SELECTOR [LABELS]", "try Calico's selector language",
+     "  parse SELECTOR             the canonical form, or the error and where it is\n"
+     "  match SELECTOR k=v,k2=v2   exit code 0: matches, 1: does not\n\n"
+     "example: margay selector match \"app in {'web','api'} && !has(canary)\" app=web\n",
+     cmd_selector},
+    {"version", "", "versions of this program and of the agent", "", cmd_version},
+    {"completion", "bash|zsh|fish", "completion for a shell",
+     "example: margay completion bash > /etc/bash_completion.d/margay\n", cmd_completion},
+    {"help", "[COMMAND]", "this list, or help on a command", "", cmd_help},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static const char global_help[] =
+    "  --state-dir DIR   default /var/lib/margay (MARGAY_STATE_DIR)\n"
+    "  --run-dir DIR     where agent.sock is; default /run/margay, or the state dir if given\n"
+    "  --datastore URL   default sqlite:STATE_DIR/margay.db (MARGAY_DATASTORE)\n";
+
+const struct cli_command *cli_find(const char *name) {
+    for (const struct cli_command *c = cli_commands; c->name; c++) {
+        if (strcmp(c->name, name) == 0) {
+            return c;
+        }
+    }
+    return NULL;
+}
+
+static void print_list(FILE *f) {
+    fputs("Margay: Kubernetes pod networking and network policy.\n\n"
+          "usage: margay COMMAND [OPTIONS]\n\n",
+          f);
+    for (const struct cli_command *c = cli_commands; c->name; c++) {
+        fprintf(f, "  %-12s %s\n", c->name, c->summary);
+    }
+    fprintf(f,
+            "\nOptions of all commands:\n%s\n"
+            "Help on a command: margay COMMAND --help\n",
+            global_help);
+}
+
+static void print_help(const struct cli_command *c) {
+    if (c->run == node_main) {
+        char *argv[] = {(char *)(uintptr_t) "node", (char *)(uintptr_t) "--help", NULL};
+        (void)node_main(2, argv);
+        return;
+    }
+    printf("usage: margay %s %s\n\n%s.\n", c->name, c->args, c->summary);
+    if (c->help[0]) {
+        printf("\n%s", c->help);
+    }
+}
+
+/* roff: a line may not begin with . or ', backslashes are doubled. */
+static void roff(const char *text) {
+    bool start = true;
+    for (const char *p = text; *p; p++) {
+        if (start && (*p == '.' || *p == '\'')) {
+            fputs("\\&", stdout);
+        }
+        fputs(*p == '\\' ? "\\e" : (char[]){*p, 0}, stdout);
+        start = *p == '\n';
+    }
+}
+
+static void print_man(const struct cli_command *c) {
+    if (!c) {
+        puts(".TH MARGAY 1\n.SH NAME\nmargay \\- Kubernetes pod networking and network policy\n"
+             ".SH SYNOPSIS\n.B margay\nCOMMAND [OPTIONS]\n.SH COMMANDS");
+        for (c = cli_commands; c->name; c++) {
+            printf(".TP\n.B %s\n", c->name);
+            roff(c->summary);
+            putchar('\n');
+        }
+        puts(".SH OPTIONS\n.nf");
+        roff(global_help);
+        puts(".fi\n.SH EXIT STATUS\n0 done; 1 failed, or no where a command asks; 2 wrong usage.");
+        return;
+    }
+    printf(".TH MARGAY-%s 1\n.SH NAME\nmargay-%s \\- ", c->name, c->name);
+    roff(c->summary);
+    printf("\n.SH SYNOPSIS\n.B margay %s\n", c->name);
+    roff(c->args);
+    puts("\n.SH DESCRIPTION\n.nf");
+    fflush(stdout);
+    if (c->run == node_main) {
+        print_help(c);
+    } else {
+        roff(c->help);
+    }
+    puts(".fi\n.SH SEE ALSO\n.BR margay (1)");
+}
+
+int cmd_help(int argc, char **argv) {
+    if (argc > 1 && strcmp(argv[1], "--man") == 0) {
+        print_man(argc > 2 ? cli_find(argv[2]) : NULL);
+        return 0;
+    }
+    if (argc < 2) {
+        print_list(stdout);
+        return 0;
+    }
+    const struct cli_command *c = cli_find(argv[1]);
+    if (!c) {
+        return cli_usage("help", "there is no command \"%s\"", argv[1]);
+    }
+    print_help(c);
+    return 0;
+}
+
+/* Takes "--flag VALUE" or "--flag=VALUE" out of argv. -1: the value is missing. */
+static int take_flag(int *argc, char **argv, int i, const char *flag, const char **out) {
+    size_t n = strlen(flag);
+    if (strncmp(argv[i], flag, n) != 0 || (argv[i][n] != 0 && argv[i][n] != '=')) {
+        return 0;
+    }
+    int used = argv[i][n] == '=' ? 1 : 2;
+    if (i + used > *argc) {
+        return -1;
+    }
+    *out = used == 1 ? argv[i] + n + 1 : argv[i + 1];
+    for (int k = i; k + used <= *argc; k++) {
+        argv[k] = argv[k + used];
+    }
+    *argc -= used;
+    return 1;
+}
+
+static int take_globals(int *argc, char **argv) {
+    static const struct {
+        const char *flag;
+        const char **out;
+    } flags[] = {{"--state-dir", &cli_globals.state_dir},
+                 {"--run-dir", &cli_globals.run_dir},
+                 {"--datastore", &cli_globals.datastore}};
+    for (int i = 1; i < *argc && strcmp(argv[i], "--") != 0;) {
+        int r = 0;
+        for (size_t k = 0; k < ARRAY_LEN(flags) && r == 0; k++) {
+            r = take_flag(argc, argv, i, flags[k].flag, flags[k].out);
+            if (r < 0) {
+                fprintf(stderr, "margay: %s needs a value\n", flags[k].flag);
+                return -1;
+            }
+        }
+        i += r == 0;
+    }
+    return 0;
+}
+
+static int check_selector(struct str text, struct err *e) {
+    struct arena a = {0};
+    const struct selector *s = NULL;
+    int r = selector_parse(text, SELECTOR_MAX_BYTES, &a, &s, e);
+    arena_fini(&a);
+    return r;
+}
+
+int main(int argc, char **argv) {
+    (void)signal(SIGPIPE, SIG_IGN);
+    model_set_selector_check(check_selector);
+    if (take_globals(&argc, argv) < 0) {
+        return 2;
+    }
+    /* The agent reads the same places. */
+    if (cli_globals.state_dir) {
+        setenv("MARGAY_STATE_DIR", cli_globals.state_dir, 1);
+    }
+    if (cli_globals.run_dir) {
+        setenv("MARGAY_RUN_DIR", cli_globals.run_dir, 1);
+    }
+    if (cli_globals.datastore) {
+        setenv("MARGAY_DATASTORE", cli_globals.datastore, 1);
+    }
+    if (argc < 2) {
+        print_list(stderr);
+        return 2;
+    }
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
+        print_list(stdout);
+        return 0;
+    }
+    const struct cli_command *c = cli_find(strcmp(argv[1], "--version") == 0 ? "version" : argv[1]);
+    if (!c) {
+        fprintf(stderr, "margay: there is no command \"%s\"\nSee: margay --help\n", argv[1]);
+        return 2;
+    }
+    for (int i = 2; i < argc && strcmp(argv[i], "--") != 0; i++) {
+        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
+            print_help(c);
+            return 0;
+        }
+    }
+    int rc = c->run(argc - 1, argv + 1);
+    if (fflush(stdout) == EOF && rc == 0) {
+        return cli_error("writing the output failed");
+    }
+    return rc;
+}
