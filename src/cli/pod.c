@@ -18,6 +18,7 @@
 #define NOTE_NETNS "margay.io/netns"
 #define NOTE_CONTAINER "margay.io/container-id"
 #define NOTE_MADE "margay.io/made-netns"
+#define NOTE_BIN "margay.io/cni-bin"
 
 enum { CNI_OUTPUT_MAX = 1 << 20 };
 
@@ -252,6 +253,9 @@ static int put_pod(struct pod_call *p, const char *netns_note) {
     if (p->made[0]) {
         set_str(&a, notes, NOTE_MADE, STR("true"));
     }
+    if (p->cni_bin) {
+        set_str(&a, notes, NOTE_BIN, str_c(p->cni_bin));
+    }
     int rc = add_labels(p, m, &a);
     jnode_set(&a, m, STR("annotations"), notes);
     jnode_set(&a, doc, STR("metadata"), m);
@@ -393,7 +397,7 @@ static int add(struct pod_call *p) {
 /* ---- exec, del, list ---- */
 
 struct noted {
-    struct str netns, container;
+    struct str netns, container, cni_bin;
     bool is_made;
 };
 
@@ -406,6 +410,7 @@ static int read_notes(struct pod_call *p, struct arena *a, struct noted *out, st
     struct jnode *notes = jnode_getc(jnode_getc(o.doc, "metadata"), "annotations");
     out->netns = jnode_str(jnode_getc(notes, NOTE_NETNS));
     out->container = jnode_str(jnode_getc(notes, NOTE_CONTAINER));
+    out->cni_bin = jnode_str(jnode_getc(notes, NOTE_BIN));
     out->is_made = jnode_getc(notes, NOTE_MADE) != NULL;
     if (!out->netns.n) {
         return err_set(e, ERR_NOT_FOUND, "pod %.*s/%.*s was not added by 'margay pod add'",
@@ -443,6 +448,9 @@ static int del(struct pod_call *p) {
         return cli_error("%s", e.msg);
     }
     snprintf(p->container, sizeof(p->container), "%.*s", STR_FMT(n.container));
+    if (!p->cni_bin && n.cni_bin.n) {
+        p->cni_bin = arena_cstr(&a, n.cni_bin);
+    }
     struct err lost; /* a namespace that is gone already is no reason to keep the rest */
     MG_CLEANUP(fd_close) int fd = netns_get(arena_cstr(&a, n.netns), &lost);
     char path[64] = "";

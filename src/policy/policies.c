@@ -347,17 +347,17 @@ void policies_emit(struct calc *c) {
 }
 
 void policies_fini(struct calc *c) {
+    for (size_t i = 0; i < c->dirty_policies.n; i++) {
+        if (c->dirty_policies.p[i]->is_gone) {
+            free_policy(c, c->dirty_policies.p[i]);
+        }
+    }
     struct cpol **p;
     for (size_t i = 0; map_pol_next(&c->policies, &i, NULL, &p);) {
         if ((*p)->lsel) {
             lidx_sel_free(c->local, (*p)->lsel);
         }
         free_policy(c, *p);
-    }
-    for (size_t i = 0; i < c->dirty_policies.n; i++) {
-        if (c->dirty_policies.p[i]->is_gone) {
-            free_policy(c, c->dirty_policies.p[i]);
-        }
     }
     map_pol_fini(&c->policies);
     struct str k;

@@ -42,6 +42,7 @@ static int dial(const char *path, int *out, struct err *e) {
 static int ag_open(struct str rest, struct store **out, struct err *e) {
     struct agent *g = calloc(1, sizeof(*g));
     mg_assert(g != NULL);
+    g->base.drv = &store_agent;
     g->path = strndup(rest.p ? rest.p : "", rest.n);
     mg_assert(g->path != NULL);
     g->in = BUF_INIT(RPC_BODY_MAX + RPC_HEADER);
