@@ -195,6 +195,14 @@ int cli_put(struct store *s, const struct kind *k, struct str ns, struct str nam
     if (!old_time.n) {
         old_time = arena_dup(a, str_c(clock_rfc3339(clock_wall_ns(), stamp)));
     }
+    if (k->id == K_NAMESPACE) { /* as Kubernetes' API server does */
+        struct jnode *labels = jnode_getc(m, "labels");
+        if (!labels) {
+            labels = jnode_new(a, J_MAP);
+            jnode_set(a, m, STR("labels"), labels);
+        }
+        jnode_set(a, labels, STR("kubernetes.io/metadata.name"), jnode_new_str(a, name));
+    }
     jnode_set(a, m, STR("uid"), jnode_new_str(a, old_uid));
     jnode_set(a, m, STR("creationTimestamp"), jnode_new_str(a, old_time));
     jnode_set(a, m, STR("generation"), jnode_new_int(a, generation));

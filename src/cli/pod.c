@@ -167,13 +167,10 @@ static int ensure_namespace(struct pod_call *p, struct err *e) {
     struct cli_object o;
     int r = cli_get(p->s, k, STR(""), p->ns, &a, &o, e);
     if (r == ERR_NOT_FOUND) {
-        struct jnode *doc = jnode_new(&a, J_MAP), *m = jnode_new(&a, J_MAP),
-                     *l = jnode_new(&a, J_MAP);
+        struct jnode *doc = jnode_new(&a, J_MAP), *m = jnode_new(&a, J_MAP);
         set_str(&a, doc, "apiVersion", STR("v1"));
         set_str(&a, doc, "kind", STR("Namespace"));
         set_str(&a, m, "name", p->ns);
-        set_str(&a, l, "kubernetes.io/metadata.name", p->ns);
-        jnode_set(&a, m, STR("labels"), l);
         jnode_set(&a, doc, STR("metadata"), m);
         r = cli_put(p->s, k, STR(""), p->ns, doc, NULL, REV_NONE, &a, e);
         if (r == 0) {
@@ -235,6 +232,28 @@ static int node_name(struct arena *a, struct str *out, struct err *e) {
     return r;
 }
 
+/* A Pod that was applied before keeps what it says; our notes, and what was asked for, come on top.
+ */
+static void merge_pod(const struct pod_call *p, struct jnode *old, struct jnode *fresh,
+                      struct arena *a) {
+    struct jnode *patch = jnode_new(a, J_MAP), *m = jnode_new(a, J_MAP), *s = jnode_new(a, J_MAP);
+    const struct jnode *fm = jnode_getc(fresh, "metadata"), *fs = jnode_getc(fresh, "spec");
+    jnode_set(a, m, STR("annotations"), jnode_copy(a, jnode_getc(fm, "annotations")));
+    if (p->n_labels) {
+        jnode_set(a, m, STR("labels"), jnode_copy(a, jnode_getc(fm, "labels")));
+    }
+    jnode_set(a, s, STR("nodeName"), jnode_copy(a, jnode_getc(fs, "nodeName")));
+    if (p->n_ports) {
+        jnode_set(a, s, STR("containers"), jnode_copy(a, jnode_getc(fs, "containers")));
+    }
+    if (p->service_account) {
+        set_str(a, s, "serviceAccountName", str_c(p->service_account));
+    }
+    jnode_set(a, patch, STR("metadata"), m);
+    jnode_set(a, patch, STR("spec"), s);
+    (void)jnode_merge_patch(a, old, patch); /* a map stays the same map */
+}
+
 /* The Pod object: as asked for, and with our notes. 0, or an exit code. */
 static int put_pod(struct pod_call *p, const char *netns_note) {
     const struct kind *k = &model_kinds[K_POD];
@@ -284,13 +303,9 @@ static int put_pod(struct pod_call *p, const char *netns_note) {
                 rc = cli_error("pod %.*s/%.*s is there already; remove it with 'margay pod del'",
                                STR_FMT(p->ns), STR_FMT(p->name));
             } else {
-                if (p->n_labels == 0) { /* a Pod applied before keeps its labels */
-                    struct jnode *l = jnode_path(old.doc, "metadata.labels");
-                    if (l) {
-                        jnode_set(&a, m, STR("labels"), jnode_copy(&a, l));
-                    }
-                }
-                rc = cli_put(p->s, k, p->ns, p->name, doc, &old, old.revision, &a, &e) < 0
+                merge_pod(p, old.doc, doc, &a);
+                rc = cli_put(p->s, k, p->ns, p->name, old.doc, &(struct cli_object){old.doc, 0},
+                             old.revision, &a, &e) < 0
                          ? cli_error("%s", e.msg)
                          : 0;
             }

@@ -211,13 +211,14 @@ static uint64_t first_index(const struct ipam *m, uint64_t n_blocks) {
 static void each_candidate(const struct ipam *m, const struct ipam_pool *p, uint64_t limit,
                            bool (*cb)(void *arg, const struct prefix *block), void *arg) {
     unsigned bits = p->block_len - p->cidr.len;
-    uint64_t n_blocks = bits >= 63 ? UINT64_MAX / 2 : 1ULL << bits;
+    /* Of a vast pool only the first 2^40 blocks are used: offsets stay within 64 bits. */
+    uint64_t n_blocks = 1ULL << (bits < 40 ? bits : 40);
     unsigned host_bits = ip_bits(&p->cidr.ip) - p->block_len;
     uint64_t start = first_index(m, n_blocks);
     for (uint64_t i = 0; i < n_blocks && i < limit; i++) {
         uint64_t index = (start + i) % n_blocks;
         struct prefix block = {p->cidr.ip, (uint8_t)p->block_len};
-        if (index > (UINT64_MAX >> host_bits) || !ip_add(&block.ip, index << host_bits)) {
+        if (!ip_add(&block.ip, index << host_bits)) {
             continue;
         }
         if (cb(arg, &block)) {

@@ -78,25 +78,32 @@ static int pair_cmp(const void *a, const void *b) {
     return str_cmp(((const struct str_pair *)a)->key, ((const struct str_pair *)b)->key);
 }
 
+/* Sets a label whatever the object says of it; the array has room. */
+static void set_label(struct prof_def *d, struct str key, struct str value) {
+    for (size_t i = 0; i < d->labels.n; i++) {
+        if (str_eq(d->labels.p[i].key, key)) {
+            d->labels.p[i].value = arena_dup(&d->a, value);
+            return;
+        }
+    }
+    d->labels.p[d->labels.n++] = (struct str_pair){key, arena_dup(&d->a, value)};
+}
+
 /* "pcns.KEY" = value for each label, and "pcns.projectcalico.org/name" = the object's name. */
-static void inherit(struct prof_def *d, const char *prefix, const struct str_map *labels,
+static void inherit(struct prof_def *d, bool is_namespace, const struct str_map *labels,
                     struct str name) {
-    d->labels.p = arena_array(&d->a, struct str_pair, labels->n + 1);
+    const char *prefix = is_namespace ? "pcns." : "pcsa.";
+    d->labels.p = arena_array(&d->a, struct str_pair, labels->n + 2);
     for (size_t i = 0; i < labels->n; i++) {
         d->labels.p[d->labels.n++] =
             (struct str_pair){arena_printf(&d->a, "%s%.*s", prefix, STR_FMT(labels->p[i].key)),
                               arena_dup(&d->a, labels->p[i].value)};
     }
-    struct str own = arena_printf(&d->a, "%sprojectcalico.org/name", prefix);
-    size_t n = 0;
-    for (size_t i = 0; i < d->labels.n; i++) {
-        if (!str_eq(d->labels.p[i].key, own)) {
-            d->labels.p[n++] = d->labels.p[i];
-        }
+    set_label(d, arena_printf(&d->a, "%sprojectcalico.org/name", prefix), name);
+    if (is_namespace) { /* what Kubernetes' API server sets on every Namespace */
+        set_label(d, arena_printf(&d->a, "%skubernetes.io/metadata.name", prefix), name);
     }
-    d->labels.p[n++] = (struct str_pair){own, arena_dup(&d->a, name)};
-    d->labels.n = n;
-    qsort(d->labels.p, n, sizeof(*d->labels.p), pair_cmp);
+    qsort(d->labels.p, d->labels.n, sizeof(*d->labels.p), pair_cmp);
 }
 
 static void define(struct prof_def *d, const struct kind *k, struct str name,
@@ -104,7 +111,7 @@ static void define(struct prof_def *d, const struct kind *k, struct str name,
     static const struct rule allow_all = {.action = RULE_ALLOW};
     d->exists = true;
     if (k->id == K_NAMESPACE) {
-        inherit(d, "pcns.", &o->meta.labels, name);
+        inherit(d, true, &o->meta.labels, name);
         for (int i = 0; i < 2; i++) {
             d->rules[i] = &allow_all;
             d->n_rules[i] = 1;
@@ -112,7 +119,7 @@ static void define(struct prof_def *d, const struct kind *k, struct str name,
         return;
     }
     if (k->id == K_SERVICE_ACCOUNT) {
-        inherit(d, "pcsa.", &o->meta.labels, name);
+        inherit(d, false, &o->meta.labels, name);
         return;
     }
     const struct profile_spec *s = o->spec;
