@@ -195,14 +195,6 @@ int cli_put(struct store *s, const struct kind *k, struct str ns, struct str nam
     if (!old_time.n) {
         old_time = arena_dup(a, str_c(clock_rfc3339(clock_wall_ns(), stamp)));
     }
-    if (k->id == K_NAMESPACE) { /* as Kubernetes' API server does */
-        struct jnode *labels = jnode_getc(m, "labels");
-        if (!labels) {
-            labels = jnode_new(a, J_MAP);
-            jnode_set(a, m, STR("labels"), labels);
-        }
-        jnode_set(a, labels, STR("kubernetes.io/metadata.name"), jnode_new_str(a, name));
-    }
     jnode_set(a, m, STR("uid"), jnode_new_str(a, old_uid));
     jnode_set(a, m, STR("creationTimestamp"), jnode_new_str(a, old_time));
     jnode_set(a, m, STR("generation"), jnode_new_int(a, generation));
@@ -229,6 +221,16 @@ int cli_delete(struct store *s, const struct kind *k, struct str ns, struct str 
     return r == ERR_NOT_FOUND ? not_found(k, ns, name, e) : r;
 }
 
+/* The label that Kubernetes' API server sets on every Namespace. */
+static void label_namespace(struct jnode *doc, struct str name, struct arena *a) {
+    struct jnode *m = meta_of(doc, a), *labels = jnode_getc(m, "labels");
+    if (!labels) {
+        labels = jnode_new(a, J_MAP);
+        jnode_set(a, m, STR("labels"), labels);
+    }
+    jnode_set(a, labels, STR("kubernetes.io/metadata.name"), jnode_new_str(a, name));
+}
+
 int cli_check(struct jnode *doc, const char *file, struct str ns, struct arena *a,
               struct object *out) {
     struct model_errors errs = {.a = a};
@@ -238,6 +240,9 @@ int cli_check(struct jnode *doc, const char *file, struct str ns, struct arena *
         MG_CLEANUP(buf_fini) struct buf b = BUF_INIT(65536);
         model_error_print(&b, file ? file : "input", out, &errs.p[i]);
         fprintf(stderr, "%.*s\n", STR_FMT(buf_view(&b)));
+    }
+    if (r == 0 && out->kind->id == K_NAMESPACE) {
+        label_namespace(doc, out->meta.name, a);
     }
     if (r < 0 && errs.n_dropped) {
         fprintf(stderr, "… and %zu more errors\n", errs.n_dropped);
