@@ -302,7 +302,7 @@ static int no_space(struct assigning *x, bool is_limited) {
     }
     struct buf b = BUF_INIT(600);
     struct fullness f = {&b};
-    struct err ignored; /* only for the text */
+    struct err ignored = {.code = 0}; /* only for the text */
     (void)!ipam_show(x->m, pools.p, pools.n, add_usage, &f, &ignored);
     int r;
     if (pools.n == 0) {

@@ -723,8 +723,6 @@ int node_new(const struct node_options *o, struct node **out, struct err *e) {
     n->loop = loop_new();
     loop_signal(n->loop, SIGTERM, on_signal, n);
     loop_signal(n->loop, SIGINT, on_signal, n);
-    struct err own;
-    e = e ? e : &own;
     int r = start(n, e);
     if (r < 0) {
         node_free(n);

@@ -15,7 +15,7 @@ struct node_options {
 };
 
 struct node;
-/* Opens everything; the first flush is done when it returns. */
+/* Opens everything; the first flush is done when it returns. e must be given. */
 MG_NODISCARD int node_new(const struct node_options *o, struct node **out, struct err *e);
 /* Until SIGTERM or SIGINT. */
 void node_run(struct node *n);

@@ -35,7 +35,7 @@ static bool parse_port(struct str v, uint16_t *out) {
 
 static bool take_prefix(struct settings *s, struct str v) {
     size_t n = 0;
-    struct str out[DATAPLANE_MAX_PREFIXES];
+    struct str out[DATAPLANE_MAX_PREFIXES] = {{NULL, 0}};
     for (struct str rest = v; rest.p;) {
         struct str p = str_trim(str_cut(&rest, ','));
         if (p.n == 0 || p.n > 11 || n == DATAPLANE_MAX_PREFIXES) {
@@ -43,7 +43,7 @@ static bool take_prefix(struct settings *s, struct str v) {
         }
         out[n++] = arena_dup(&s->a, p);
     }
-    memcpy(s->iface_prefixes, out, sizeof(out[0]) * n);
+    memcpy(s->iface_prefixes, out, sizeof(out));
     s->n_iface_prefixes = n;
     return n > 0;
 }
