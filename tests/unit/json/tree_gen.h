@@ -137,8 +137,7 @@ MG_UNUSED static struct jnode *gen_number(struct gen *g) {
         "9223372036854775808",
         "18446744073709551616",
         "1.7e308",
-        "12345678901234567890123456789012345678901234567890123456789012345678901234567890123456789"
-        "0",
+        "1234567890123456789012345678901234567890123456789012345678901234567890123456789",
     };
     struct str text = gen_below(g, 2) ? str_c(words[gen_below(g, ARRAY_LEN(words))])
                                       : arena_printf(g->a, "%lld", (long long)gen_below(g, 100000));
