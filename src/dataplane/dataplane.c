@@ -387,6 +387,8 @@ static void trim_batch(struct dataplane *d) {
 
 static int flush_once(struct dataplane *d, struct err *e) {
     uint32_t genid = 0;
+    deps_rebuild(
+        d); /* first: what is wanted must be known when the kernel's chains are told apart */
     if (d->needs_resync) {
         d->must_replace_table = false;
         int r = dataplane_resync(d, &genid, e);
@@ -394,7 +396,6 @@ static int flush_once(struct dataplane *d, struct err *e) {
             return r;
         }
     }
-    deps_rebuild(d);
     lists_cascade(d);
     nft_batch_begin(&d->batch, d->table, genid);
     write_all(d);
@@ -403,7 +404,10 @@ static int flush_once(struct dataplane *d, struct err *e) {
     trim_batch(d);
     if (r < 0) {
         d->needs_resync = true;
-        d->stats.refused += r != ERR_RETRY;
+        if (r != ERR_RETRY) {
+            d->stats.refused++;
+            LOG_D("dataplane", "refused", "error=%s", log_quote(str_c(e->msg)));
+        }
         return r;
     }
     d->needs_resync = false;

@@ -357,6 +357,7 @@ static void assert_restart_writes_nothing(struct loop *l, const struct world *w)
     }
     free(before);
     assert_int_equal(s.messages, 0);
+    assert_int_equal(s.refused, 0);
     dataplane_free(d);
 }
 
