@@ -324,9 +324,13 @@ static void apply(struct node *n) {
         push_pools(n);
     }
     calc_flush(n->calc);
+    int64_t calculated = clock_ns();
     struct err e;
     int r = dataplane_flush(n->dataplane, &e);
     n->last_apply_ns = clock_ns() - start;
+    LOG_D("node", "applied", "calculation_us=%lld kernel_us=%lld",
+          (long long)(calculated - start) / 1000,
+          (long long)(start + n->last_apply_ns - calculated) / 1000);
     if (r < 0) {
         LOG_E("dataplane", "apply_failed", "error=%s", log_quote(str_c(e.msg)));
         return; /* it tries again by itself */
