@@ -177,6 +177,15 @@ int cmd_help(int argc, char **argv) {
         print_man(argc > 2 ? cli_find(argv[2]) : NULL);
         return 0;
     }
+    if (argc > 2 && strcmp(argv[1], "--docs") == 0) {
+        const struct kind *k = cli_kind(argv[2]);
+        MG_CLEANUP(buf_fini) struct buf b = BUF_INIT(16 << 20);
+        if (k) {
+            kind_print_docs(k, &b);
+            fwrite(b.p, 1, b.n, stdout);
+        }
+        return k ? 0 : 1;
+    }
     if (argc < 2) {
         print_list(stdout);
         return 0;
