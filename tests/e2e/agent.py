@@ -17,7 +17,8 @@ GATEWAY_OUT = ('10.90.0.1', 'fd90::1')
 class Agent:
     """`margay node` in one namespace of a lab, with a state dir of its own."""
 
-    def __init__(self, lab, node, name='n1'):
+    def __init__(self, lab, node, name='n1', default_pools=False):
+        self.no_pools = 'false' if default_pools else 'true'
         self.lab, self.node, self.name = lab, node, name
         self.margay = os.environ.get('MARGAY', str(ROOT / 'build' / 'margay'))
         self.cni_bin = os.environ.get('MARGAY_CNI_DIR', str(ROOT / 'build'))
@@ -39,7 +40,7 @@ class Agent:
             self.process = self.lab.spawn(
                 self.node, [self.margay, 'node', '--node-name', self.name, '--state-dir',
                             self.state], stdout=log, stderr=log,
-                env={**os.environ, 'NO_DEFAULT_POOLS': 'true'})
+                env={**os.environ, 'NO_DEFAULT_POOLS': self.no_pools})
         self.call('status', '--wait', '--timeout', '20s')
 
     def stop(self):
