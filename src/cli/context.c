@@ -184,7 +184,8 @@ int cli_put(struct store *s, const struct kind *k, struct str ns, struct str nam
         }
         const struct jnode *g = jnode_getc(om, "generation");
         generation = g && g->type == J_INT ? g->i : 1;
-        generation += !jnode_eq(jnode_getc(old->doc, "spec"), jnode_getc(doc, "spec"));
+        const struct jnode *was = jnode_getc(old->doc, "spec"), *is = jnode_getc(doc, "spec");
+        generation += was && is ? !jnode_eq(was, is) : was != is;
     }
     struct str old_uid = jnode_str(jnode_getc(om, "uid"));
     struct str old_time = jnode_str(jnode_getc(om, "creationTimestamp"));

@@ -200,10 +200,10 @@ static int json_op(struct jnode *doc, const struct jnode *op, struct arena *a, s
     }
     bool is_remove = str_is(name, "remove"), is_replace = str_is(name, "replace");
     if (str_is(name, "test")) {
-        return jnode_eq(pointer_get(doc, path, a), value)
+        const struct jnode *has = pointer_get(doc, path, a);
+        return has && value && jnode_eq(has, value)
                    ? 0
-                   : err_set(e, ERR_CONFLICT + 0, "patch: test: %.*s is something else",
-                             STR_FMT(path));
+                   : err_set(e, ERR_INVALID, "patch: test: %.*s is something else", STR_FMT(path));
     }
     if (!is_remove && !is_replace && !str_is(name, "add")) {
         return err_set(e, ERR_INVALID,

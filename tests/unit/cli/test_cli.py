@@ -1,0 +1,131 @@
+#!/usr/bin/python3
+"""The command line on a store without an agent: what it prints, writes and returns."""
+
+import json
+import os
+import pathlib
+import subprocess
+import tempfile
+import unittest
+
+MARGAY = os.environ.get('MARGAY', str(pathlib.Path(__file__).resolve().parents[3] / 'build/margay'))
+
+NAMESPACE = 'apiVersion: v1\nkind: Namespace\nmetadata: {name: fine}\n'
+BAD = '''apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: p, namespace: demo}
+spec:
+  podSelector: {}
+  ingress:
+  - ports: [{port: 70000}]
+---
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {name: g}
+spec: {selector: "a = b", ingres: []}
+---
+''' + NAMESPACE
+POOL = '''apiVersion: projectcalico.org/v3
+kind: IPPool
+metadata: {name: lab}
+spec: {cidr: 10.44.0.0/16, natOutgoing: true}
+'''
+
+
+class CliTest(unittest.TestCase):
+    """Each test has a state dir of its own."""
+
+    def setUp(self):
+        self.folder = tempfile.TemporaryDirectory()
+        self.addCleanup(self.folder.cleanup)
+
+    def run_cli(self, *argv, stdin='', code=0):
+        done = subprocess.run([MARGAY, '--state-dir', self.folder.name, *argv], input=stdin,
+                              text=True, capture_output=True, timeout=30, check=False)
+        self.assertEqual(done.returncode, code, f'{argv}\n{done.stdout}{done.stderr}')
+        return done.stdout if code == 0 else done.stderr
+
+    def test_a_bad_document_is_named_and_the_others_are_applied(self):
+        text = self.run_cli('apply', '-f', '-', stdin=BAD, code=1)
+        self.assertIn('stdin:7: NetworkPolicy/p: spec.ingress[0].ports[0].port', text)
+        self.assertIn('found 70000', text)
+        self.assertIn('did you mean ingress?', text)
+        self.assertIn('selector byte 2', text)
+        self.assertIn('fine', self.run_cli('get', 'ns'))
+
+    def test_apply_says_what_it_did(self):
+        for what in ('created', 'unchanged'):
+            self.assertEqual(self.run_cli('apply', '-f', '-', stdin=POOL),
+                             f'ippool.projectcalico.org/lab {what}\n')
+        changed = POOL.replace('true', 'false')
+        self.assertIn('configured', self.run_cli('apply', '-f', '-', stdin=changed))
+        pool = json.loads(self.run_cli('get', 'pool', 'lab', '-o', 'json'))
+        self.assertEqual(pool['metadata']['generation'], 2)
+        self.assertFalse(pool['spec']['natOutgoing'])
+        self.assertTrue(pool['metadata']['uid'])
+
+    def test_dry_run_writes_nothing(self):
+        self.run_cli('apply', '--dry-run=client', '-f', '-', stdin=POOL)
+        self.run_cli('get', 'pool', 'lab', code=1)
+
+    def test_create_and_replace_look_at_what_is_there(self):
+        self.run_cli('replace', '-f', '-', stdin=POOL, code=1)
+        self.run_cli('create', '-f', '-', stdin=POOL)
+        self.assertIn('already exists', self.run_cli('create', '-f', '-', stdin=POOL, code=1))
+        self.run_cli('replace', '-f', '-', stdin=POOL)
+
+    def test_a_resource_version_is_a_condition(self):
+        self.run_cli('apply', '-f', '-', stdin=POOL)
+        old = self.run_cli('get', 'pool', 'lab', '-o', 'yaml')
+        self.run_cli('patch', 'pool', 'lab', '-p', '{"spec": {"disabled": true}}')
+        self.assertIn('fetch it again', self.run_cli('replace', '-f', '-', stdin=old, code=1))
+        new = self.run_cli('get', 'pool', 'lab', '-o', 'yaml')
+        self.run_cli('replace', '-f', '-', stdin=new)
+
+    def test_labels_come_and_go(self):
+        self.run_cli('apply', '-f', '-', stdin=NAMESPACE)
+        self.run_cli('label', 'ns', 'fine', 'tier=front')
+        self.assertIn('--overwrite', self.run_cli('label', 'ns', 'fine', 'tier=back', code=1))
+        self.run_cli('label', 'ns', 'fine', 'tier=back', '--overwrite')
+        self.assertIn('fine', self.run_cli('get', 'ns', '-l', 'tier in (back,x)'))
+        self.run_cli('label', 'ns', 'fine', 'tier-')
+        self.assertEqual(self.run_cli('get', 'ns', '-l', 'tier', '-o', 'name'), '')
+
+    def test_json_patch(self):
+        self.run_cli('apply', '-f', '-', stdin=POOL)
+        patch = '[{"op": "test", "path": "/spec/cidr", "value": "10.44.0.0/16"},' \
+                ' {"op": "replace", "path": "/spec/natOutgoing", "value": false}]'
+        self.run_cli('patch', 'pool', 'lab', '--type=json', '-p', patch)
+        out = self.run_cli('get', 'pool', 'lab', '-o', 'jsonpath={.spec.natOutgoing}')
+        self.assertEqual(out, 'false')
+
+    def test_delete(self):
+        self.run_cli('apply', '-f', '-', stdin=POOL)
+        self.assertEqual(self.run_cli('delete', 'pool', 'lab'),
+                         'ippool.projectcalico.org/lab deleted\n')
+        self.run_cli('delete', 'pool', 'lab', code=1)
+        self.run_cli('delete', 'pool', 'lab', '--ignore-not-found')
+
+    def test_wrong_usage_is_2(self):
+        for argv in (['nonsense'], ['apply'], ['get'], ['get', 'pools', '-o', 'xml'],
+                     ['selector', 'parse'], ['pod', 'add'], ['ipam', 'shw']):
+            self.run_cli(*argv, code=2)
+
+    def test_selector(self):
+        self.assertEqual(self.run_cli('selector', 'parse', "a in {'y','x'}"), 'a in {"x", "y"}\n')
+        self.run_cli('selector', 'match', "a == 'b'", 'a=b')
+        self.run_cli('selector', 'match', "a == 'b'", 'a=c', code=1)
+
+    def test_every_command_has_help_and_a_man_page(self):
+        names = [line.split()[0] for line in self.run_cli('help').splitlines()
+                 if line.startswith('  ') and not line.startswith('  -')]
+        self.assertIn('apply', names)
+        for name in names:
+            self.assertIn('usage: margay', self.run_cli(name, '--help'))
+            self.assertIn('.SH NAME', self.run_cli('help', '--man', name))
+        for shell in ('bash', 'zsh', 'fish'):
+            self.assertIn('margay', self.run_cli('completion', shell))
+
+
+if __name__ == '__main__':
+    unittest.main()
