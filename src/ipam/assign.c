@@ -179,14 +179,20 @@ static int prefix_qcmp(const void *a, const void *b) {
     return prefix_cmp(a, b);
 }
 
+/* Does a block of the store (sorted, none over another) share addresses with p? It may be of
+ * another size: the pool's block size was another one when it was made. */
 static bool overlaps_any(const struct cidr_list *used, const struct prefix *p) {
-    if (used->v.n == 0) {
-        return false;
+    size_t lo = 0, hi = used->v.n;
+    while (lo < hi) {
+        size_t mid = lo + (hi - lo) / 2;
+        if (prefix_cmp(&used->v.p[mid], p) < 0) {
+            lo = mid + 1;
+        } else {
+            hi = mid;
+        }
     }
-    if (bsearch(p, used->v.p, used->v.n, sizeof(*p), prefix_qcmp)) {
-        return true;
-    }
-    return false;
+    return (lo < used->v.n && prefix_overlaps(&used->v.p[lo], p)) ||
+           (lo > 0 && prefix_overlaps(&used->v.p[lo - 1], p));
 }
 
 static bool all_reserved(const struct ipam_options *o, const struct prefix *p) {
@@ -394,6 +400,12 @@ static int assign_ip_once(struct assigning *x, const struct prefix *cidr, const 
     }
     bool is_new = s.revision == REV_NONE;
     uint32_t ordinal = (uint32_t)prefix_offset(cidr, ip);
+    if (x->o->strict_affinity && !str_is(s.b->affinity, x->m->affinity)) {
+        char text[IP_TEXT_MAX];
+        return err_set(x->e, ERR_DENIED,
+                       "address %s is in a block of %.*s, and strictAffinity is set",
+                       ip_text(ip, text), STR_FMT(s.b->affinity));
+    }
     if (s.b->alloc[ordinal] >= 0) {
         return held_by(x, s.b, ordinal, ip);
     }
@@ -418,8 +430,13 @@ int ipam_assign_ip(struct ipam *m, const struct ipam_options *o, const struct ip
         return err_set(e, ERR_NOT_FOUND, "address %s is in no enabled pool of this node",
                        ip_text(ip, text));
     }
-    struct prefix cidr = prefix_mask((struct prefix){*ip, (uint8_t)pool->block_len});
-    int r = 0;
+    /* The block that has it already may be of another size than the pool's blocks are now. */
+    struct prefix cidr = prefix_mask((struct prefix){*ip, (uint8_t)pool->block_len}), has;
+    int r = ipam_block_of(m, ip, &has, e);
+    if (r < 0 && r != ERR_NOT_FOUND) {
+        return r;
+    }
+    cidr = r == 0 ? has : cidr;
     for (int i = 0; i < IPAM_RETRIES; i++) {
         struct arena a = {0};
         r = assign_ip_once(&x, &cidr, ip, &a);

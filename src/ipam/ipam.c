@@ -262,8 +262,7 @@ static int find_block(void *arg, const struct store_item *it) {
     return 0;
 }
 
-/* The block that holds an address, whatever its pool's block size is or was. */
-static int block_of(struct ipam *m, const struct ip46 *ip, struct prefix *out, struct err *e) {
+int ipam_block_of(struct ipam *m, const struct ip46 *ip, struct prefix *out, struct err *e) {
     struct finding f = {.ip = ip};
     struct arena a = {0};
     struct str prefix = arena_printf(&a, "/ipam/v2/assignment/ipv%u/block/", ip->family);
@@ -279,7 +278,7 @@ int ipam_release_ips(struct ipam *m, const struct ip46 *ips, size_t n, struct st
     size_t total = 0;
     for (size_t i = 0; i < n; i++) {
         struct prefix cidr;
-        int r = block_of(m, &ips[i], &cidr, e);
+        int r = ipam_block_of(m, &ips[i], &cidr, e);
         if (r == ERR_NOT_FOUND) {
             continue;
         }

@@ -32,3 +32,7 @@ MG_NODISCARD int ipam_put_block(struct ipam *m, struct stored_block *s, struct a
 /* Adds n (may be negative) to the handle's count for the block. */
 MG_NODISCARD int ipam_handle_add(struct ipam *m, struct str handle, const struct prefix *cidr,
                                  int64_t n, struct err *e);
+/* The block of the store that holds an address, whatever its pool's block size is or was.
+ * ERR_NOT_FOUND. */
+MG_NODISCARD int ipam_block_of(struct ipam *m, const struct ip46 *ip, struct prefix *out,
+                               struct err *e);
