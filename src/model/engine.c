@@ -253,11 +253,19 @@ static bool read_int(struct mctx *c, const struct field *f, const struct at *at,
     return true;
 }
 
+static bool is_selector(enum check_id id) {
+    return id == CHECK_SELECTOR || id == CHECK_SELECTOR1 || id == CHECK_SELECTOR_NS;
+}
+
 /* Text of a field or of a list's member: length, values, look. index: of the value. */
 static bool read_text(struct mctx *c, const struct field *f, const struct at *at,
                       const struct jnode *n, int *index) {
     if (n->type != J_STR) {
         return wrong_type(c, at, n, f->values ? model_choices(c->a, f->values) : "text");
+    }
+    /* An empty text stands for "not given" in Calico's API, a required one aside. */
+    if (n->s.n == 0 && !(f->flags & FF_REQUIRED) && f->type == F_STR) {
+        return true;
     }
     if (f->values) {
         if (!value_is(f->values, n->s, f->flags & FF_ICASE, index)) {
@@ -267,14 +275,13 @@ static bool read_text(struct mctx *c, const struct field *f, const struct at *at
         }
         return true;
     }
+    if (c->mode == MODEL_STORE && is_selector(f->check)) {
+        return true; /* who uses it parses it, and must see that it can't */
+    }
     if (f->max_len && n->s.n > f->max_len) {
         model_fail(c, at, n, "found %zu bytes, allowed are at most %u: shorten it", n->s.n,
                    f->max_len);
         return false;
-    }
-    /* An empty text stands for "not given" in Calico's API, a required one aside. */
-    if (n->s.n == 0 && !(f->flags & FF_REQUIRED) && f->type == F_STR) {
-        return true;
     }
     const char *allowed = check_text(f->check, n->s, c->a);
     if (allowed) {
@@ -639,6 +646,7 @@ static void unknown_field(struct mctx *c, const struct schema *s, const struct a
 
 void schema_read(struct mctx *c, const struct schema *s, const struct at *at, struct jnode *map,
                  void *out) {
+    size_t n_failed = c->n_failed;
     if (out && s->set_at) {
         *(bool *)((char *)out + s->set_at - 1) = true;
     }
@@ -677,5 +685,8 @@ void schema_read(struct mctx *c, const struct schema *s, const struct at *at, st
     }
     if (s->rules) {
         s->rules(c, at, map, out);
+    }
+    if (out && s->broken_at && c->n_failed > n_failed) {
+        *(bool *)((char *)out + s->broken_at - 1) = true;
     }
 }

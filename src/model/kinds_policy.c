@@ -112,11 +112,14 @@ static const struct field F_RULE[] = {
     {NAMED("metadata"), F_OBJ, .flags = FF_FLAT, .sub = &S_RULE_META, .doc = "notes on the rule"},
 };
 static const struct schema S_RULE_IN = {"Rule", FIELDS(F_RULE), .size = sizeof(struct rule),
-                                        .rules = rule_rules_in};
+                                        .rules = rule_rules_in,
+                                        .broken_at = AT(struct rule, is_broken)};
 static const struct schema S_RULE_OUT = {"Rule", FIELDS(F_RULE), .size = sizeof(struct rule),
-                                         .rules = rule_rules_out};
+                                         .rules = rule_rules_out,
+                                         .broken_at = AT(struct rule, is_broken)};
 static const struct schema S_RULE_PROFILE = {"Rule", FIELDS(F_RULE), .size = sizeof(struct rule),
-                                             .rules = rule_rules_profile};
+                                             .rules = rule_rules_profile,
+                                             .broken_at = AT(struct rule, is_broken)};
 
 /* ---- policies ---- */
 
@@ -218,8 +221,8 @@ static const struct field F_PROFILE[] = {
     {NAMED("labelsToApply"), F_STRMAP, AT(struct profile_spec, labels_to_apply),
      .check = CHECK_LABELS, .doc = "labels that its endpoints inherit"},
 };
-static const struct schema S_PROFILE = {"ProfileSpec", FIELDS(F_PROFILE),
-                                        .size = sizeof(struct profile_spec)};
+static const struct schema S_PROFILE = {
+    "ProfileSpec", FIELDS(F_PROFILE), .size = sizeof(struct profile_spec), .rules = profile_rules};
 const struct kind_def def_profile = {
     .spec = &S_PROFILE,
     .size = sizeof(struct profile_spec),

@@ -437,7 +437,7 @@ bool object_same(const struct jnode *a, const struct jnode *b) {
         return a == b || (a && b && jnode_eq(a, b));
     }
     const struct jnode *ma = jnode_getc(a, "metadata"), *mb = jnode_getc(b, "metadata");
-    if (ma && mb && (ma->type != J_MAP || mb->type != J_MAP)) {
+    if (ma && mb && (ma->type != J_MAP || mb->type != J_MAP) && !jnode_eq(ma, mb)) {
         return false;
     }
     return covers(a, b, is_apart) && covers(b, a, is_apart) && covers(ma, mb, is_servers) &&

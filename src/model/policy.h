@@ -54,6 +54,8 @@ struct rule {
     struct entity_rule source, destination;
     struct http_match http;
     struct str_map annotations; /* metadata.annotations */
+    bool is_broken; /* it had errors. MODEL_STORE, so that no error lets more through: Deny and Pass
+                       became a Deny of everything, Allow and Log match nothing */
 };
 
 enum { POLICY_INGRESS = 1, POLICY_EGRESS = 2 };

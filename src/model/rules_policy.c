@@ -238,7 +238,53 @@ void rule_rules_profile(struct mctx *c, const struct at *at, struct jnode *map, 
     rule_rules(c, at, map, out, SIDE_PROFILE);
 }
 
+/* What MODEL_STORE makes of rules with errors: see struct rule. They keep their places, so that
+ * what is said of rule 3 stays true. */
+static void settle_broken(struct mctx *c, struct rule *p, size_t n) {
+    for (size_t i = 0; c->mode == MODEL_STORE && i < n; i++) {
+        if (!p[i].is_broken) {
+            continue;
+        }
+        enum rule_action action = p[i].action;
+        p[i] = (struct rule){.action = RULE_DENY, .is_broken = true};
+        if (action == RULE_ALLOW || action == RULE_LOG) {
+            struct prefix *net = arena_new(c->a, struct prefix);
+            net->ip.family = IP_V4;
+            p[i].action = action;
+            p[i].ip_version = (struct opt_int){true, 6}; /* no packet is of both families */
+            p[i].source.nets.p = net;
+            p[i].source.nets.n = 1;
+            p[i].source.nets.set = true;
+        }
+    }
+}
+
+void profile_rules(struct mctx *c, const struct at *at, struct jnode *map, void *out) {
+    struct profile_spec *p = out;
+    (void)at;
+    (void)map;
+    settle_broken(c, p->ingress.p, p->ingress.n);
+    settle_broken(c, p->egress.p, p->egress.n);
+}
+
 /* ---- a policy ---- */
+
+/* A selector that is no text must not become "no selector", which selects all: it becomes one that
+ * does not parse, and the calculation closes what the policy may have meant. */
+static void settle_selectors(struct mctx *c, const struct jnode *map, struct policy_spec *p) {
+    struct {
+        const char *name;
+        struct str *s;
+    } selectors[] = {{"selector", &p->selector},
+                     {"namespaceSelector", &p->namespace_selector},
+                     {"serviceAccountSelector", &p->service_account_selector}};
+    for (size_t i = 0; c->mode == MODEL_STORE && i < ARRAY_LEN(selectors); i++) {
+        const struct jnode *n = member(map, selectors[i].name);
+        if (n && n->type != J_STR) {
+            *selectors[i].s = STR("(not a text)");
+        }
+    }
+}
 
 /* What Calico's client writes on create and update (api/pkg/defaults): types by the rules given. */
 static void fill_policy(struct mctx *c, struct jnode *spec, struct policy_spec *p) {
@@ -289,6 +335,9 @@ void policy_rules(struct mctx *c, const struct at *at, struct jnode *map, void *
     struct policy_spec *p = out;
     bool is_staged = c->obj->kind->id == K_STAGED_NETWORK_POLICY ||
                      c->obj->kind->id == K_STAGED_GLOBAL_NETWORK_POLICY;
+    settle_selectors(c, map, p);
+    settle_broken(c, p->ingress.p, p->ingress.n);
+    settle_broken(c, p->egress.p, p->egress.n);
     if (p->tier.n == 0) {
         p->tier = STR("default");
         if (c->mode == MODEL_APPLY && str_is(jnode_str(member(map, "tier")), "")) {
@@ -391,7 +440,9 @@ void endpoint_port_rules(struct mctx *c, const struct at *at, struct jnode *map,
 
 void host_endpoint_rules(struct mctx *c, const struct at *at, struct jnode *map, void *out) {
     const struct host_endpoint_spec *h = out;
-    if (h->interface_name.n == 0 && h->expected_ips.n == 0 && !member(map, "expectedIPs")) {
+    const struct jnode *ips = member(map, "expectedIPs");
+    bool has_ips = ips && (ips->type != J_LIST || ips->child); /* a bad one has had its error */
+    if (h->interface_name.n == 0 && !has_ips && !jnode_str(member(map, "interfaceName")).n) {
         model_fail_in(c, at, map, "interfaceName",
                       "is missing: add interfaceName, or expectedIPs to find it by");
     }

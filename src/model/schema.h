@@ -128,6 +128,7 @@ struct schema {
     uint32_t set_at; /* AT() of a bool that says "present"; 0: none */
     bool is_open;    /* unknown fields are kept, never an error */
     schema_rules rules;
+    uint32_t broken_at; /* AT() of a bool that says "has errors"; 0: none */
 };
 enum { SCHEMA_MAX_FIELDS = 256 };
 #define FIELDS(a) .fields = (a), .n_fields = sizeof(a) / sizeof((a)[0])
@@ -250,6 +251,7 @@ void http_rules(struct mctx *c, const struct at *at, struct jnode *map, void *ou
 void icmp_rules(struct mctx *c, const struct at *at, struct jnode *map, void *out);
 void service_match_rules(struct mctx *c, const struct at *at, struct jnode *map, void *out);
 void rule_metadata_rules(struct mctx *c, const struct at *at, struct jnode *map, void *out);
+void profile_rules(struct mctx *c, const struct at *at, struct jnode *map, void *out);
 void tier_rules(struct mctx *c, const struct at *at, struct jnode *map, void *out);
 void host_endpoint_rules(struct mctx *c, const struct at *at, struct jnode *map, void *out);
 void network_set_rules(struct mctx *c, const struct at *at, struct jnode *map, void *out);
