@@ -106,6 +106,7 @@ static const struct doc_case RULES[] = {
     {"'action':'Deny','http':{'methods':['GET']}", "spec.ingress[0].http", "action Allow"},
     {"'action':'Allow','protocol':'UDP','http':{'methods':['GET']}", "spec.ingress[0].http",
      "protocol TCP"},
+    {"'action':'Allow','http':{'methods':['']}", "spec.ingress[0].http.methods", "empty method"},
     {"'action':'Allow','http':{'methods':['GET','GET']}", "spec.ingress[0].http.methods", "twice"},
     {"'action':'Allow','http':{'paths':[{}]}", "spec.ingress[0].http.paths[0]", "neither"},
     {"'action':'Allow','http':{'paths':[{'exact':'/a','prefix':'/b'}]}",
@@ -253,6 +254,28 @@ static void t_limits(void **state) {
         buf_puts(&b, ")'");
         struct doc_case one = {buf_cstr(&b), k ? "spec.selector" : NULL, "at most 1024"};
         run_cases(&one, 1, NP "{", "}}");
+    }
+}
+
+static void t_rule_annotations__size(void **state) {
+    (void)state;
+    for (size_t extra = 0; extra < 2; extra++) {
+        struct arena a MG_CLEANUP(arena_fini) = {0};
+        struct jnode *doc = doc_parse(&a, NP "{'ingress':[{'action':'Allow','metadata':"
+                                             "{'annotations':{}}}]}}");
+        size_t n = 256 * 1024 - 1 + extra; /* and one byte of key */
+        char *value = arena_alloc(&a, n);
+        memset(value, 'v', n);
+        struct jnode *rule = jnode_path(doc, "spec.ingress")->child;
+        jnode_set(&a, jnode_path(rule, "metadata.annotations"), STR("k"),
+                  jnode_new_str(&a, str_n(value, n)));
+        struct object o;
+        struct model_errors errs = {.a = &a};
+        int rc = object_read(doc, MODEL_APPLY, STR_NULL, &a, &o, &errs);
+        assert_int_equal(rc, extra ? ERR_INVALID : 0);
+        if (extra) {
+            assert_true(str_is(errs.p[0].path, "spec.ingress[0].metadata.annotations"));
+        }
     }
 }
 
@@ -596,6 +619,7 @@ int main(void) {
         cmocka_unit_test(t_rules),
         cmocka_unit_test(t_egress_rules),
         cmocka_unit_test(t_limits),
+        cmocka_unit_test(t_rule_annotations__size),
         cmocka_unit_test(t_policies),
         cmocka_unit_test(t_policy__apply__fills_tier_types_label),
         cmocka_unit_test(t_policy__tier_label_wrong__overwritten),
