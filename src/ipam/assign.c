@@ -61,42 +61,34 @@ static size_t take_free(struct assigning *x, struct block *b, struct arena *a) {
 /* The handle counts first: a crash in between leaves a count too many, which a release repairs,
  * never an address that no handle knows. */
 static int write_taken(struct assigning *x, struct stored_block *s, size_t n, struct arena *a) {
-    int r = ipam_handle_add(x->m, x->handle, &s->b->cidr, (int64_t)n, x->e);
+    int r = n ? ipam_handle_add(x->m, x->handle, &s->b->cidr, (int64_t)n, x->e) : 0;
     if (r < 0) {
         return r;
     }
     r = ipam_put_block(x->m, s, a, x->e);
-    if (r < 0) {
+    if (r < 0 && n) {
         struct err ignored; /* the first error counts; a count too many does no harm */
         (void)!ipam_handle_add(x->m, x->handle, &s->b->cidr, -(int64_t)n, &ignored);
-        return r;
     }
-    x->n += n;
-    return 0;
+    x->n += r == 0 ? n : 0;
+    return r;
 }
 
-static bool is_race(int r) {
-    return r == ERR_CONFLICT || r == ERR_EXISTS || r == ERR_NOT_FOUND;
-}
-
-/* From one block, if it is ours (or anybody's, with borrow). ERR_NOT_FOUND: no such block. */
-static int from_block(struct assigning *x, const struct prefix *cidr, bool borrow) {
+/* From one block, whosever it is. ERR_NOT_FOUND: no such block. */
+static int borrow(struct assigning *x, const struct prefix *cidr) {
     int r = 0;
     for (int i = 0; i < IPAM_RETRIES; i++) {
         struct arena a = {0};
         struct stored_block s;
         r = ipam_get_block(x->m, cidr, &a, &s, x->e);
-        if (r == ERR_NOT_FOUND) {
-            arena_fini(&a);
-            return r;
-        }
-        if (r == 0 && (borrow || str_is(s.b->affinity, x->m->affinity))) {
+        bool is_gone = r == ERR_NOT_FOUND;
+        if (r == 0) {
             size_t n = take_free(x, s.b, &a);
             r = n ? write_taken(x, &s, n, &a) : 0;
         }
         arena_fini(&a);
-        if (!is_race(r)) {
-            return r;
+        if (is_gone || !ipam_is_race(r)) {
+            break;
         }
     }
     return r;
@@ -104,14 +96,40 @@ static int from_block(struct assigning *x, const struct prefix *cidr, bool borro
 
 /* ---- affinities ---- */
 
-struct cidr_list {
-    VEC(struct prefix) v;
+/* A block or affinity of a listing. */
+struct listed {
+    struct prefix cidr;
+    bool is_confirmed; /* affinities: the state is confirmed, or none is given (old data) */
+    bool may_be_ours;  /* blocks: the text has our affinity's name in it */
 };
+struct cidr_list {
+    struct str affinity; /* of blocks that are ours; empty when affinities are listed */
+    VEC(struct listed) v;
+};
+
+static bool is_confirmed(struct str value) {
+    struct arena a = {0};
+    struct jnode *doc = NULL;
+    struct err ignored; /* what can't be read is written anew, as what isn't confirmed */
+    bool is = value.n == 0;
+    if (value.n && json_parse(value, &json_limits_default, &a, &doc, &ignored) == 0) {
+        struct str state = jnode_str(jnode_getc(doc, "state"));
+        is = state.n == 0 || str_is(state, "confirmed");
+    }
+    arena_fini(&a);
+    return is;
+}
+
 static int add_cidr(void *arg, const struct store_item *it) {
     struct cidr_list *l = arg;
-    struct prefix p;
-    if (ipam_parse_cidr(it->key, &p) == 0) {
-        vec_push(&l->v, p);
+    struct listed one = {.is_confirmed = false};
+    if (ipam_parse_cidr(it->key, &one.cidr) == 0) {
+        if (l->affinity.n) {
+            one.may_be_ours = str_contains(it->value, l->affinity);
+        } else {
+            one.is_confirmed = is_confirmed(it->value);
+        }
+        vec_push(&l->v, one);
     }
     return 0;
 }
@@ -141,42 +159,131 @@ static const struct ipam_pool *pool_of(const struct ipam_options *o, const struc
     return NULL;
 }
 
-/* Claims a block that nobody has and takes from it. ERR_EXISTS: somebody was faster. */
-static int claim(struct assigning *x, const struct prefix *cidr) {
-    int r = put_affinity(x->m, cidr, "pending", x->e);
-    if (r < 0) {
-        return r;
+static void drop_affinity(struct ipam *m, const struct prefix *cidr) {
+    struct arena a = {0};
+    struct err ignored; /* one that stays is dropped by the next try */
+    (void)!store_delete(m->store, ipam_affinity_key(str_c(m->node), cidr, &a), REV_ANY, &ignored);
+    arena_fini(&a);
+}
+
+/* Writes a new block, what is taken in it included, between the two states of its affinity.
+ * ERR_EXISTS: somebody was faster; if that was another node, the affinity is dropped again (our
+ * own node's other caller needs it). */
+static int create(struct assigning *x, struct stored_block *s, size_t n, struct arena *a) {
+    struct prefix cidr = s->b->cidr;
+    int r = put_affinity(x->m, &cidr, "pending", x->e);
+    if (r == 0) {
+        r = write_taken(x, s, n, a);
     }
+    if (r == 0) {
+        return put_affinity(x->m, &cidr, "confirmed", x->e);
+    }
+    struct stored_block theirs;
+    if (r == ERR_EXISTS) {
+        int found = ipam_get_block(x->m, &cidr, a, &theirs, x->e);
+        if (found == 0 && !str_is(theirs.b->affinity, x->m->affinity)) {
+            drop_affinity(x->m, &cidr);
+        }
+        r = found == 0 || found == ERR_NOT_FOUND ? ERR_EXISTS : found;
+    }
+    return r;
+}
+
+/* Claims a block that nobody has and takes from it; one that has nothing to give is left alone
+ * (*is_claimed). ERR_EXISTS: somebody was faster. */
+static int claim(struct assigning *x, const struct prefix *cidr, bool *is_claimed) {
     struct arena a = {0};
     struct stored_block s = {block_new(cidr, str_c(x->m->affinity), &a), REV_NONE};
     size_t n = take_free(x, s.b, &a);
-    r = write_taken(x, &s, n, &a);
-    if (r == 0) {
-        r = put_affinity(x->m, cidr, "confirmed", x->e);
-    } else if (r == ERR_EXISTS) {
-        struct err ignored; /* an affinity without its block is repaired by the next try */
-        (void)!store_delete(x->m->store, ipam_affinity_key(str_c(x->m->node), cidr, &a), REV_ANY,
-                            &ignored);
+    int r = n ? create(x, &s, n, &a) : 0;
+    *is_claimed = n > 0 && r == 0;
+    arena_fini(&a);
+    return r;
+}
+
+static bool overlaps_any(const struct cidr_list *used, const struct prefix *p);
+static int list_blocks(struct assigning *x, struct cidr_list *used);
+
+/* An affinity without its block (a crash): made now, unless it can't be any more. */
+static int remake(struct assigning *x, const struct prefix *cidr, bool *is_ours) {
+    struct cidr_list used = {.v = {0}};
+    int r = list_blocks(x, &used);
+    bool is_possible = r == 0 && !overlaps_any(&used, cidr);
+    vec_fini(&used.v);
+    if (is_possible) {
+        r = claim(x, cidr, is_ours);
+    }
+    if (r == 0 && !*is_ours) {
+        drop_affinity(x->m, cidr);
+    }
+    return r;
+}
+
+/* One reading of a block that an affinity calls ours, and what follows. */
+static int from_affine_once(struct assigning *x, const struct listed *own, bool *is_ours) {
+    struct arena a = {0};
+    struct stored_block s;
+    int r = ipam_get_block(x->m, &own->cidr, &a, &s, x->e);
+    if (r == ERR_NOT_FOUND) {
+        arena_fini(&a);
+        return remake(x, &own->cidr, is_ours);
+    }
+    *is_ours = r == 0 && str_is(s.b->affinity, x->m->affinity);
+    if (r == 0 && !*is_ours) {
+        drop_affinity(x->m, &own->cidr);
+    } else if (r == 0) {
+        size_t n = take_free(x, s.b, &a);
+        if (own->is_confirmed) {
+            r = n ? write_taken(x, &s, n, &a) : 0;
+        } else {
+            /* A crash in a claim or a release. The block is written even when nothing is taken:
+             * whoever was releasing it loses its compare-and-swap. */
+            r = put_affinity(x->m, &own->cidr, "pending", x->e);
+            r = r == 0 ? write_taken(x, &s, n, &a) : r;
+            r = r == 0 ? put_affinity(x->m, &own->cidr, "confirmed", x->e) : r;
+        }
     }
     arena_fini(&a);
     return r;
 }
 
-/* An affinity of ours: block missing (a crash, or first use) → made; not ours → affinity dropped.
- */
-static int from_affine(struct assigning *x, const struct prefix *cidr) {
-    int r = from_block(x, cidr, false);
-    if (r != ERR_NOT_FOUND) {
-        return r;
+/* From a block that is ours by its affinity. *is_ours: it is, by the block too. */
+static int from_affine(struct assigning *x, const struct listed *own, bool *is_ours) {
+    int r = 0;
+    for (int i = 0; i < IPAM_RETRIES; i++) {
+        *is_ours = false;
+        r = from_affine_once(x, own, is_ours);
+        if (!ipam_is_race(r)) {
+            break;
+        }
     }
-    r = claim(x, cidr);
-    return r == ERR_EXISTS ? 0 : r;
+    return r;
 }
 
 /* ---- new blocks ---- */
 
-static int prefix_qcmp(const void *a, const void *b) {
-    return prefix_cmp(a, b);
+static int listed_qcmp(const void *a, const void *b) {
+    const struct listed *x = a, *y = b;
+    return prefix_cmp(&x->cidr, &y->cidr);
+}
+
+/* All blocks of the family, sorted; of blocks over one another (there should be none) the larger
+ * only, for overlaps_any. */
+static int list_blocks(struct assigning *x, struct cidr_list *used) {
+    struct arena a = {0};
+    struct str prefix = arena_printf(&a, "/ipam/v2/assignment/ipv%u/block/", x->family);
+    used->affinity = str_c(x->m->affinity);
+    int r = list_cidrs(x->m, prefix, used, x->e);
+    arena_fini(&a);
+    vec_sort(&used->v, listed_qcmp);
+    size_t n = 0;
+    for (size_t i = 0; i < used->v.n; i++) {
+        if (n == 0 || !prefix_has(&used->v.p[n - 1].cidr, &used->v.p[i].cidr)) {
+            used->v.p[n++] = used->v.p[i];
+        }
+    }
+    used->v.n = n;
+    return r;
 }
 
 /* Does a block of the store (sorted, none over another) share addresses with p? It may be of
@@ -185,14 +292,14 @@ static bool overlaps_any(const struct cidr_list *used, const struct prefix *p) {
     size_t lo = 0, hi = used->v.n;
     while (lo < hi) {
         size_t mid = lo + (hi - lo) / 2;
-        if (prefix_cmp(&used->v.p[mid], p) < 0) {
+        if (prefix_cmp(&used->v.p[mid].cidr, p) < 0) {
             lo = mid + 1;
         } else {
             hi = mid;
         }
     }
-    return (lo < used->v.n && prefix_overlaps(&used->v.p[lo], p)) ||
-           (lo > 0 && prefix_overlaps(&used->v.p[lo - 1], p));
+    return (lo < used->v.n && prefix_overlaps(&used->v.p[lo].cidr, p)) ||
+           (lo > 0 && prefix_overlaps(&used->v.p[lo - 1].cidr, p));
 }
 
 static bool all_reserved(const struct ipam_options *o, const struct prefix *p) {
@@ -244,11 +351,12 @@ static bool try_claim(void *arg, const struct prefix *block) {
     if (overlaps_any(c->used, block) || all_reserved(c->x->o, block)) {
         return false;
     }
-    int r = claim(c->x, block);
+    bool is_claimed = false;
+    int r = claim(c->x, block, &is_claimed);
     if (r == ERR_EXISTS) {
         return false;
     }
-    c->n_owned += r == 0;
+    c->n_owned += is_claimed;
     c->r = r;
     return r < 0 || c->x->n >= c->x->want || c->n_owned >= c->max_owned;
 }
@@ -275,10 +383,10 @@ static int from_new_blocks(struct assigning *x, const struct cidr_list *used, si
 
 static int from_others(struct assigning *x, const struct cidr_list *used) {
     for (size_t i = 0; i < used->v.n && x->n < x->want; i++) {
-        if (!pool_of(x->o, &used->v.p[i])) {
+        if (!pool_of(x->o, &used->v.p[i].cidr)) {
             continue;
         }
-        int r = from_block(x, &used->v.p[i], true);
+        int r = borrow(x, &used->v.p[i].cidr);
         if (r < 0 && r != ERR_NOT_FOUND) {
             return r;
         }
@@ -332,30 +440,60 @@ static int no_space(struct assigning *x, bool is_limited) {
     return r;
 }
 
+/* Blocks that say they are ours while no affinity of ours names them: taken up again. */
+static int from_forgotten(struct assigning *x, const struct cidr_list *used,
+                          const struct cidr_list *own, size_t *n_owned) {
+    int r = 0;
+    for (size_t i = 0; i < used->v.n && r == 0 && x->n < x->want; i++) {
+        const struct listed *b = &used->v.p[i];
+        bool is_known = !b->may_be_ours || !pool_of(x->o, &b->cidr);
+        for (size_t k = 0; k < own->v.n && !is_known; k++) {
+            is_known = prefix_eq(&own->v.p[k].cidr, &b->cidr);
+        }
+        if (!is_known) {
+            bool is_ours;
+            r = from_affine(x, b, &is_ours);
+            *n_owned += is_ours;
+        }
+    }
+    return r;
+}
+
+static int from_elsewhere(struct assigning *x, const struct cidr_list *own, size_t n_owned,
+                          bool *is_limited) {
+    struct cidr_list used = {.v = {0}};
+    int r = list_blocks(x, &used);
+    if (r == 0) {
+        r = from_forgotten(x, &used, own, &n_owned);
+    }
+    if (r == 0 && x->n < x->want && !x->o->no_new_blocks) {
+        r = from_new_blocks(x, &used, n_owned, is_limited);
+    }
+    if (r == 0 && x->n < x->want && !x->o->strict_affinity && !*is_limited) {
+        r = from_others(x, &used);
+    }
+    vec_fini(&used.v);
+    return r;
+}
+
 static int assign(struct assigning *x, bool *is_limited) {
-    struct cidr_list own = {{0}}, used = {{0}};
+    struct cidr_list own = {.v = {0}};
     struct arena a = {0};
     struct str prefix = arena_printf(&a, "/ipam/v2/host/%s/ipv%u/block/", x->m->node, x->family);
     int r = list_cidrs(x->m, prefix, &own, x->e);
+    arena_fini(&a);
+    size_t n_owned = own.v.n;
     for (size_t i = 0; i < own.v.n && r == 0 && x->n < x->want; i++) {
-        if (pool_of(x->o, &own.v.p[i])) {
-            r = from_affine(x, &own.v.p[i]);
+        if (pool_of(x->o, &own.v.p[i].cidr)) {
+            bool is_ours;
+            r = from_affine(x, &own.v.p[i], &is_ours);
+            n_owned -= !is_ours;
         }
     }
     if (r == 0 && x->n < x->want) {
-        prefix = arena_printf(&a, "/ipam/v2/assignment/ipv%u/block/", x->family);
-        r = list_cidrs(x->m, prefix, &used, x->e);
-        vec_sort(&used.v, prefix_qcmp);
-        if (r == 0 && !x->o->no_new_blocks) {
-            r = from_new_blocks(x, &used, own.v.n, is_limited);
-        }
-        if (r == 0 && x->n < x->want && !x->o->strict_affinity && !*is_limited) {
-            r = from_others(x, &used);
-        }
+        r = from_elsewhere(x, &own, n_owned, is_limited);
     }
     vec_fini(&own.v);
-    vec_fini(&used.v);
-    arena_fini(&a);
     return r;
 }
 
@@ -368,12 +506,9 @@ int ipam_assign_auto(struct ipam *m, const struct ipam_options *o, enum ip_famil
     if (r == 0 && x.n == count) {
         return 0;
     }
-    if (r == 0) {
-        r = no_space(&x, is_limited);
-    }
     struct err ignored; /* what was taken goes back; the first error counts */
     (void)!ipam_release_ips(m, out, x.n, handle, NULL, &ignored);
-    return r;
+    return r == 0 ? no_space(&x, is_limited) : r;
 }
 
 /* ---- one address ---- */
@@ -392,7 +527,7 @@ static int assign_ip_once(struct assigning *x, const struct prefix *cidr, const 
     struct stored_block s;
     int r = ipam_get_block(x->m, cidr, a, &s, x->e);
     if (r == ERR_NOT_FOUND) {
-        r = put_affinity(x->m, cidr, "pending", x->e);
+        r = 0;
         s = (struct stored_block){block_new(cidr, str_c(x->m->affinity), a), REV_NONE};
     }
     if (r < 0) {
@@ -410,11 +545,8 @@ static int assign_ip_once(struct assigning *x, const struct prefix *cidr, const 
         return held_by(x, s.b, ordinal, ip);
     }
     block_take(s.b, ordinal, make_attr(x, a), a);
-    r = write_taken(x, &s, 1, a);
-    if (r == ERR_EXISTS) {
-        return ERR_CONFLICT; /* the block came into being meanwhile */
-    }
-    return r == 0 && is_new ? put_affinity(x->m, cidr, "confirmed", x->e) : r;
+    r = is_new ? create(x, &s, 1, a) : write_taken(x, &s, 1, a);
+    return r == ERR_EXISTS ? ERR_CONFLICT : r; /* the block came into being meanwhile */
 }
 
 int ipam_assign_ip(struct ipam *m, const struct ipam_options *o, const struct ip46 *ip,

@@ -39,6 +39,29 @@ static int bad(struct err *e, const char *what) {
     return err_set(e, ERR_CORRUPT, "IPAM block: %s", what);
 }
 
+/* Drops the attributes that no allocation names, so that there are never more than addresses. */
+static void drop_unused(struct block *b, struct arena *a) {
+    int32_t *place = arena_array(a, int32_t, b->n_attrs);
+    for (uint32_t i = 0; i < b->size; i++) {
+        if (b->alloc[i] >= 0) {
+            place[b->alloc[i]] = 1;
+        }
+    }
+    uint32_t n = 0;
+    for (uint32_t k = 0; k < b->n_attrs; k++) {
+        if (place[k]) {
+            place[k] = (int32_t)n;
+            b->attrs[n++] = b->attrs[k];
+        }
+    }
+    b->n_attrs = n;
+    for (uint32_t i = 0; i < b->size; i++) {
+        if (b->alloc[i] >= 0) {
+            b->alloc[i] = place[b->alloc[i]];
+        }
+    }
+}
+
 int block_parse(struct str text, struct arena *a, struct block **out, struct err *e) {
     struct jnode *doc = NULL;
     int r = json_parse(text, &json_limits_default, a, &doc, e);
@@ -58,10 +81,13 @@ int block_parse(struct str text, struct arena *a, struct block **out, struct err
     const struct jnode *seq = jnode_getc(doc, "sequenceNumber");
     b->sequence = seq && seq->type == J_INT ? seq->i : 0;
     struct jnode *attrs = jnode_getc(doc, "attributes");
+    if (attrs && attrs->n > BLOCK_MAX_SIZE) {
+        return bad(e, "more than 4096 attributes");
+    }
+    if (attrs && attrs->n > b->size) {
+        b->attrs = arena_array(a, struct jnode *, attrs->n);
+    }
     jnode_each (n, attrs) {
-        if (b->n_attrs == b->size) {
-            return bad(e, "more attributes than addresses");
-        }
         b->attrs[b->n_attrs++] = n;
     }
     struct jnode *alloc = jnode_getc(doc, "allocations");
@@ -76,6 +102,7 @@ int block_parse(struct str text, struct arena *a, struct block **out, struct err
     if (i != b->size) {
         return bad(e, "allocations: too few");
     }
+    drop_unused(b, a);
     bool *queued = arena_array(a, bool, b->size);
     struct jnode *queue = jnode_getc(doc, "unallocated");
     jnode_each (n, queue) {

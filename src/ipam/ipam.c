@@ -65,12 +65,31 @@ int ipam_parse_cidr(struct str part, struct prefix *out) {
 
 /* ---- blocks ---- */
 
+int ipam_parse_block(struct str key, struct str value, struct arena *a, struct block **out,
+                     struct err *e) {
+    struct prefix cidr;
+    struct block *b = NULL;
+    if (ipam_parse_cidr(key, &cidr) < 0) {
+        return err_set(e, ERR_CORRUPT, "%.*s: not the key of an IPAM block", STR_FMT(key));
+    }
+    if (block_parse(value, a, &b, e) < 0) {
+        return err_wrap(e, ERR_CORRUPT, "%.*s", STR_FMT(key));
+    }
+    if (!prefix_eq(&b->cidr, &cidr)) {
+        char text[IP_TEXT_MAX];
+        return err_set(e, ERR_CORRUPT, "%.*s: holds the block %s", STR_FMT(key),
+                       prefix_text(&b->cidr, text));
+    }
+    *out = b;
+    return 0;
+}
+
 int ipam_get_block(struct ipam *m, const struct prefix *cidr, struct arena *a,
                    struct stored_block *out, struct err *e) {
     struct store_item it;
     int r = store_get(m->store, ipam_block_key(cidr, a), a, &it, e);
     if (r == 0) {
-        r = block_parse(it.value, a, &out->b, e);
+        r = ipam_parse_block(it.key, it.value, a, &out->b, e);
         out->revision = it.revision;
     }
     return r;
@@ -124,7 +143,8 @@ static int handle_once(struct ipam *m, struct str handle, const struct prefix *c
     char text[IP_TEXT_MAX];
     struct str k = arena_dup(a, str_c(prefix_text(cidr, text)));
     const struct jnode *old = jnode_get(blocks, k);
-    int64_t now = (old && old->type == J_INT ? old->i : 0) + n;
+    bool has_count = old && old->type == J_INT && old->i > 0 && old->i <= BLOCK_MAX_SIZE;
+    int64_t now = (has_count ? old->i : 0) + n;
     if (now > 0) {
         jnode_set(a, blocks, k, jnode_new_int(a, now));
     } else {
@@ -139,10 +159,6 @@ static int handle_once(struct ipam *m, struct str handle, const struct prefix *c
     return store_put(m->store, key, buf_view(&b), it.revision, NULL, e);
 }
 
-static bool is_race(int r) {
-    return r == ERR_CONFLICT || r == ERR_EXISTS || r == ERR_NOT_FOUND;
-}
-
 int ipam_handle_add(struct ipam *m, struct str handle, const struct prefix *cidr, int64_t n,
                     struct err *e) {
     if (!handle.n) {
@@ -153,7 +169,7 @@ int ipam_handle_add(struct ipam *m, struct str handle, const struct prefix *cidr
         struct arena a = {0};
         r = handle_once(m, handle, cidr, n, &a, e);
         arena_fini(&a);
-        if (!is_race(r)) {
+        if (!ipam_is_race(r)) {
             break;
         }
     }
@@ -240,7 +256,7 @@ static int release_in(struct ipam *m, const struct prefix *cidr, const struct re
         struct arena a = {0};
         r = release_once(m, cidr, q, &a, n_freed, e);
         arena_fini(&a);
-        if (!is_race(r)) {
+        if (!ipam_is_race(r)) {
             break;
         }
     }
@@ -298,8 +314,8 @@ int ipam_release_ips(struct ipam *m, const struct ip46 *ips, size_t n, struct st
     return 0;
 }
 
-/* Calls cb for each block of a handle. */
-static int each_block(struct ipam *m, struct str handle, struct arena *a,
+/* Calls cb for each block of a handle. *revision: of the handle as read. */
+static int each_block(struct ipam *m, struct str handle, struct arena *a, uint64_t *revision,
                       int (*cb)(void *arg, const struct prefix *cidr), void *arg, struct err *e) {
     struct store_item it;
     struct jnode *doc = NULL;
@@ -307,7 +323,11 @@ static int each_block(struct ipam *m, struct str handle, struct arena *a,
     if (r == 0) {
         r = json_parse(it.value, &json_limits_default, a, &doc, e);
     }
-    struct jnode *blocks = r == 0 ? jnode_getc(doc, "block") : NULL;
+    struct jnode *blocks = NULL;
+    if (r == 0) {
+        *revision = it.revision;
+        blocks = jnode_getc(doc, "block");
+    }
     jnode_each (n, blocks) {
         struct prefix cidr;
         if (r == 0 && prefix_parse(n->key, &cidr) == 0) {
@@ -331,18 +351,37 @@ static int release_block(void *arg, const struct prefix *cidr) {
     return r;
 }
 
-int ipam_release_by_handle(struct ipam *m, struct str handle, struct ip46 *out, size_t max,
-                           size_t *n_out, struct err *e) {
+/* One reading of the handle: its addresses are given back; when there were none, what it counts is
+ * of a crash between two writes, and it is deleted. True: nothing is left to do. */
+static bool release_round(struct releasing *x, struct str handle, int *r) {
     struct arena a = {0};
-    *n_out = 0;
-    struct releasing x = {m, {.handle = handle, .out = out, .max = max, .n_out = n_out}, 0, e};
-    int r = each_block(m, handle, &a, release_block, &x, e);
-    if (r == 0 && x.total == 0) {
-        /* A handle that counts what no block has: a crash between the two writes. */
-        r = store_delete(m->store, ipam_handle_key(handle, &a), REV_ANY, e);
-        r = r == 0 ? ERR_NOT_FOUND : r;
+    uint64_t revision = REV_NONE;
+    size_t before = x->total;
+    *r = each_block(x->m, handle, &a, &revision, release_block, x, x->e);
+    if (*r == 0 && x->total == before) {
+        *r = store_delete(x->m->store, ipam_handle_key(handle, &a), revision, x->e);
     }
     arena_fini(&a);
+    if (*r == ERR_NOT_FOUND) {
+        *r = 0;
+        return true;
+    }
+    return *r < 0 && *r != ERR_CONFLICT;
+}
+
+int ipam_release_by_handle(struct ipam *m, struct str handle, struct ip46 *out, size_t max,
+                           size_t *n_out, struct err *e) {
+    *n_out = 0;
+    struct releasing x = {m, {.handle = handle, .out = out, .max = max, .n_out = n_out}, 0, e};
+    int r = 0;
+    for (int i = 0; i < IPAM_RETRIES; i++) {
+        if (release_round(&x, handle, &r)) {
+            break;
+        }
+    }
+    if (r == 0 && x.total == 0) {
+        r = err_set(e, ERR_NOT_FOUND, "handle %.*s holds no address", STR_FMT(handle));
+    }
     return r;
 }
 
@@ -371,7 +410,8 @@ int ipam_ips_by_handle(struct ipam *m, struct str handle, struct ip46 *out, size
                        size_t *n_out, struct err *e) {
     struct arena a = {0};
     struct holding x = {m, &a, handle, out, max, 0, e};
-    int r = each_block(m, handle, &a, hold_block, &x, e);
+    uint64_t revision;
+    int r = each_block(m, handle, &a, &revision, hold_block, &x, e);
     arena_fini(&a);
     *n_out = x.n;
     return r < 0 ? r

@@ -43,7 +43,8 @@ MG_NODISCARD int ipam_assign_auto(struct ipam *m, const struct ipam_options *o,
                                   enum ip_family family, size_t count, struct str handle,
                                   const struct ipam_attr *attrs, size_t n_attrs, struct ip46 *out,
                                   struct err *e);
-/* Assigns this very address. ERR_EXISTS names the holder; ERR_NOT_FOUND: in none of the pools. */
+/* Assigns this very address. ERR_EXISTS names the holder; ERR_NOT_FOUND: in none of the pools;
+ * ERR_DENIED: in another node's block, and affinity is strict. */
 MG_NODISCARD int ipam_assign_ip(struct ipam *m, const struct ipam_options *o, const struct ip46 *ip,
                                 struct str handle, const struct ipam_attr *attrs, size_t n_attrs,
                                 struct err *e);

@@ -12,6 +12,11 @@ struct ipam {
     char *affinity; /* "host:NODE" */
 };
 
+/* Somebody else wrote between our reading and our writing: read again. */
+static inline bool ipam_is_race(int r) {
+    return r == ERR_CONFLICT || r == ERR_EXISTS || r == ERR_NOT_FOUND;
+}
+
 /* A block as read, with the revision for its compare-and-swap. */
 struct stored_block {
     struct block *b;
@@ -24,6 +29,9 @@ struct store_key ipam_handle_key(struct str handle, struct arena *a);
 /* Prefix of a key's last part ("10.44.7.0-26"). */
 MG_NODISCARD int ipam_parse_cidr(struct str part, struct prefix *out);
 
+/* ERR_CORRUPT names the key: unreadable, or a block of other addresses than the key's. */
+MG_NODISCARD int ipam_parse_block(struct str key, struct str value, struct arena *a,
+                                  struct block **out, struct err *e);
 MG_NODISCARD int ipam_get_block(struct ipam *m, const struct prefix *cidr, struct arena *a,
                                 struct stored_block *out, struct err *e);
 /* Writes or, without affinity and allocations, deletes it. ERR_CONFLICT: read again. */

@@ -20,26 +20,34 @@ struct reading {
     struct arena *a;
     block_vec *out;
     struct err *e;
-    int first; /* the first block that could not be read */
+    int first;                                  /* the first block that could not be read */
+    void (*on_bad)(void *arg, struct str text); /* may be NULL: then one is enough to fail */
+    void *arg;
 };
 static int add_block(void *arg, const struct store_item *it) {
     struct reading *r = arg;
     struct block *b = NULL;
-    int rc = block_parse(arena_dup(r->a, it->value), r->a, &b, r->e);
-    if (rc < 0) {
-        r->first = r->first ? r->first : rc;
-        return 0;
+    struct err e = {.code = 0};
+    int rc = ipam_parse_block(it->key, arena_dup(r->a, it->value), r->a, &b, &e);
+    if (rc == 0) {
+        vec_push(r->out, b);
+    } else if (r->on_bad) {
+        r->on_bad(r->arg, str_c(e.msg));
+    } else if (r->first == 0) {
+        r->first = err_set(r->e, rc, "%s", e.msg);
     }
-    vec_push(r->out, b);
     return 0;
 }
 
+static int read_with(struct ipam *m, struct reading *r) {
+    struct store_key blocks = {STR(STORE_SPACE_IPAM), STR("/ipam/v2/assignment/")};
+    int rc = store_list(m->store, blocks, NULL, add_block, r, r->e);
+    return rc < 0 ? rc : r->first;
+}
+
 static int read_blocks(struct ipam *m, struct arena *a, block_vec *out, struct err *e) {
-    struct reading r = {a, out, e, 0};
-    int rc =
-        store_list(m->store, (struct store_key){STR(STORE_SPACE_IPAM), STR("/ipam/v2/assignment/")},
-                   NULL, add_block, &r, e);
-    return rc < 0 ? rc : r.first;
+    struct reading r = {.a = a, .out = out, .e = e};
+    return read_with(m, &r);
 }
 
 static double size_of(const struct prefix *p) {
@@ -107,13 +115,15 @@ int ipam_each(struct ipam *m,
 struct checking {
     struct arena *a;
     struct count_map counts; /* "HANDLE CIDR" → what blocks have less what handles say */
-    block_vec *v;
+    struct count_map owned;  /* "NODE CIDR" of affinities */
+    block_vec v;             /* sorted by cidr */
     void (*cb)(void *arg, struct str text);
     void *arg;
     int n;
 };
 
-static void tell(struct checking *c, struct str text) {
+static void tell(void *arg, struct str text) {
+    struct checking *c = arg;
     c->cb(c->arg, text);
     c->n++;
 }
@@ -139,6 +149,24 @@ static int check_handle(void *arg, const struct store_item *it) {
     return 0;
 }
 
+/* Index of the first block whose cidr is not less. */
+static size_t first_from(const block_vec *v, const struct prefix *cidr) {
+    size_t lo = 0, hi = v->n;
+    while (lo < hi) {
+        size_t mid = lo + (hi - lo) / 2;
+        if (prefix_cmp(&v->p[mid]->cidr, cidr) < 0) {
+            lo = mid + 1;
+        } else {
+            hi = mid;
+        }
+    }
+    return lo;
+}
+
+static int block_qcmp(const void *a, const void *b) {
+    return prefix_cmp(&(*(struct block *const *)a)->cidr, &(*(struct block *const *)b)->cidr);
+}
+
 static int check_affinity(void *arg, const struct store_item *it) {
     struct checking *c = arg;
     struct prefix cidr;
@@ -150,10 +178,11 @@ static int check_affinity(void *arg, const struct store_item *it) {
     struct str node = str_sub(rest, 0, (size_t)slash);
     char text[IP_TEXT_MAX];
     (void)prefix_text(&cidr, text);
-    for (size_t i = 0; i < c->v->n; i++) {
-        const struct block *b = c->v->p[i];
+    *count_map_put(&c->owned, arena_printf(c->a, "%.*s %s", STR_FMT(node), text), NULL) = 1;
+    for (size_t i = first_from(&c->v, &cidr); i < c->v.n; i++) {
+        const struct block *b = c->v.p[i];
         if (!prefix_eq(&b->cidr, &cidr)) {
-            continue;
+            break;
         }
         struct str own = b->affinity;
         if (!str_starts(own, STR("host:")) || !str_eq(str_sub(own, 5, own.n), node)) {
@@ -167,23 +196,50 @@ static int check_affinity(void *arg, const struct store_item *it) {
     return 0;
 }
 
+/* What a block says by itself. Counts its handles. */
+static void check_block(struct checking *c, const struct block *b, const struct block *before) {
+    char text[IP_TEXT_MAX], other[IP_TEXT_MAX];
+    struct str cidr = arena_dup(c->a, str_c(prefix_text(&b->cidr, text)));
+    for (uint32_t k = 0; k < b->size; k++) {
+        struct str handle = block_handle_of(b, k); /* none: cooling down, or assigned without */
+        if (handle.n) {
+            count(c, handle, cidr, 1);
+        }
+    }
+    if (b->n_queue + block_in_use(b) != b->size) {
+        tell(c, arena_printf(c->a, "block %.*s: some addresses are neither free nor in use",
+                             STR_FMT(cidr)));
+    }
+    if (before && prefix_overlaps(&before->cidr, &b->cidr)) {
+        tell(c, arena_printf(c->a, "blocks %s and %.*s have addresses in common",
+                             prefix_text(&before->cidr, other), STR_FMT(cidr)));
+    }
+}
+
+static void check_owner(struct checking *c, const struct block *b) {
+    char text[IP_TEXT_MAX];
+    struct str own = b->affinity;
+    if (!str_starts(own, STR("host:"))) {
+        return;
+    }
+    own = str_sub(own, 5, own.n);
+    (void)prefix_text(&b->cidr, text);
+    if (!count_map_get(&c->owned, arena_printf(c->a, "%.*s %s", STR_FMT(own), text))) {
+        tell(c, arena_printf(c->a, "block %s says it is of node %.*s, which has no affinity for it",
+                             text, STR_FMT(own)));
+    }
+}
+
 int ipam_check(struct ipam *m, void (*cb)(void *arg, struct str text), void *arg, struct err *e) {
     struct arena a = {0};
-    block_vec v = {0};
-    struct checking c = {.a = &a, .v = &v, .cb = cb, .arg = arg};
-    int r = read_blocks(m, &a, &v, e);
-    for (size_t i = 0; r == 0 && i < v.n; i++) {
-        char text[IP_TEXT_MAX];
-        struct str cidr = arena_dup(&a, str_c(prefix_text(&v.p[i]->cidr, text)));
-        for (uint32_t k = 0; k < v.p[i]->size; k++) {
-            if (v.p[i]->alloc[k] >= 0) {
-                count(&c, block_handle_of(v.p[i], k), cidr, 1);
-            }
-        }
-        if (v.p[i]->n_queue + block_in_use(v.p[i]) != v.p[i]->size) {
-            tell(&c, arena_printf(&a, "block %.*s: some addresses are neither free nor in use",
-                                  STR_FMT(cidr)));
-        }
+    struct checking c = {.a = &a, .cb = cb, .arg = arg};
+    struct reading reading = {.a = &a, .out = &c.v, .e = e, .on_bad = tell, .arg = &c};
+    int r = read_with(m, &reading);
+    vec_sort(&c.v, block_qcmp);
+    const struct block *before = NULL; /* the one that reaches furthest */
+    for (size_t i = 0; r == 0 && i < c.v.n; i++) {
+        check_block(&c, c.v.p[i], before);
+        before = before && prefix_has(&before->cidr, &c.v.p[i]->cidr) ? before : c.v.p[i];
     }
     struct store_key handles = {STR(STORE_SPACE_IPAM), STR("/ipam/v2/handle/")};
     struct store_key hosts = {STR(STORE_SPACE_IPAM), STR("/ipam/v2/host/")};
@@ -192,6 +248,9 @@ int ipam_check(struct ipam *m, void (*cb)(void *arg, struct str text), void *arg
     }
     if (r == 0) {
         r = store_list(m->store, hosts, NULL, check_affinity, &c, e);
+    }
+    for (size_t i = 0; r == 0 && i < c.v.n; i++) {
+        check_owner(&c, c.v.p[i]);
     }
     VEC(struct str) lines = {0};
     struct str key;
@@ -208,7 +267,8 @@ int ipam_check(struct ipam *m, void (*cb)(void *arg, struct str text), void *arg
     }
     vec_fini(&lines);
     count_map_fini(&c.counts);
-    vec_fini(&v);
+    count_map_fini(&c.owned);
+    vec_fini(&c.v);
     arena_fini(&a);
     return r < 0 ? r : c.n;
 }
