@@ -5,7 +5,6 @@
 #include "model/schema.h"
 
 enum { PROTO_ICMP = 1, PROTO_TCP = 6, PROTO_UDP = 17, PROTO_ICMP6 = 58, PROTO_SCTP = 132 };
-enum { RULE_ANNOTATIONS_MAX = 256 * 1024 };
 
 static bool is_global(const struct mctx *c) {
     enum kind_id id = c->obj->kind->id;
@@ -50,16 +49,7 @@ void service_match_rules(struct mctx *c, const struct at *at, struct jnode *map,
 }
 
 void rule_metadata_rules(struct mctx *c, const struct at *at, struct jnode *map, void *out) {
-    const struct rule *r = out;
-    size_t bytes = 0;
-    for (size_t i = 0; i < r->annotations.n; i++) {
-        bytes += r->annotations.p[i].key.n + r->annotations.p[i].value.n;
-    }
-    if (bytes > RULE_ANNOTATIONS_MAX) {
-        model_fail_in(c, at, map, "annotations",
-                      "found %zu bytes of names and values, allowed are at most %d", bytes,
-                      RULE_ANNOTATIONS_MAX);
-    }
+    (void)out;
     struct jnode *a = member(map, "annotations");
     if (a && a->type == J_MAP && c->mode == MODEL_APPLY) {
         struct at here = {at, STR("annotations"), 0};

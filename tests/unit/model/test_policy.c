@@ -274,6 +274,7 @@ static void t_rule_annotations__size(void **state) {
         int rc = object_read(doc, MODEL_APPLY, STR_NULL, &a, &o, &errs);
         assert_int_equal(rc, extra ? ERR_INVALID : 0);
         if (extra) {
+            assert_int_equal(errs.n, 1);
             assert_true(str_is(errs.p[0].path, "spec.ingress[0].metadata.annotations"));
         }
     }
