@@ -1,6 +1,7 @@
 /* Connections of margay-cni: frames in and out, one request each, and which request may begin when.
  * What a request does is in server_add.c, server_del.c, server_check.c, server_ipam.c. */
 #include "cni/server_int.h"
+#include "netlink/conntrack.h"
 
 #include <stdio.h>
 #include <sys/socket.h>
@@ -570,6 +571,7 @@ void cni_server_free(struct cni_server *s) {
     loop_timer_free(s->batch_timer);
     nl_close(s->nl);
     nl_close(s->worker_nl);
+    conntrack_free(s->conntrack);
     arena_fini(&s->arena);
     free(s);
 }

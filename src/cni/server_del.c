@@ -6,16 +6,21 @@
 #include "cni/server_int.h"
 #include "netlink/conntrack.h"
 
+#include <net/if.h>
 #include <stdio.h>
+#include <unistd.h>
 
 #define GROUP_BASE 0x4d470000U /* "MG": link groups of others are small numbers */
 #define GATHER_MS 2            /* with others at work: their removals come along */
+#define LINKS_GONE_MAX_NS 2000000000LL
+#define LINKS_GONE_POLL_US 200
 
 struct cni_batch {
     struct cni_server *s;
     VEC(struct cni_removal *) items;
     VEC(struct ip46) ips;
     uint32_t group;
+    unsigned n_jobs; /* on workers */
 };
 
 static void start_batch(struct cni_server *s);
@@ -140,14 +145,31 @@ static void remove_links(struct cni_batch *b) {
     }
 }
 
-static void work(void *arg) {
-    struct cni_batch *b = arg;
-    remove_links(b);
-    if (b->ips.n) {
-        struct err e = {0};
-        if (conntrack_flush(b->ips.p, b->ips.n, NULL, &e) < 0) {
-            LOG_W("cni", "conntrack_flush_failed", "%s", log_quote(str_c(e.msg)));
+static void work_links(void *arg) {
+    remove_links(arg);
+}
+
+static bool has_links(const struct cni_batch *b) {
+    char name[IF_NAMESIZE];
+    for (size_t i = 0; i < b->items.n; i++) {
+        if (b->items.p[i]->index && if_indextoname((unsigned)b->items.p[i]->index, name)) {
+            return true;
         }
+    }
+    return false;
+}
+
+/* A removed link is out of sight at once, and what the kernel then waits for has time for this: an
+ * interface that nobody sees makes no new entries. */
+static void work_conntrack(void *arg) {
+    struct cni_batch *b = arg;
+    struct err e = {0};
+    int64_t end = clock_ns() + LINKS_GONE_MAX_NS;
+    while (has_links(b) && clock_ns() < end) {
+        (void)usleep(LINKS_GONE_POLL_US);
+    }
+    if (conntrack_flush(b->s->conntrack, b->ips.p, b->ips.n, NULL, &e) < 0) {
+        LOG_W("cni", "conntrack_flush_failed", "%s", log_quote(str_c(e.msg)));
     }
 }
 
@@ -240,6 +262,9 @@ static void finish(struct cni_batch *b) {
 static void on_worked(void *arg) {
     struct cni_batch *b = arg;
     struct cni_server *s = b->s;
+    if (--b->n_jobs) {
+        return;
+    }
     s->running = NULL;
     if (s->is_closing) {
         for (size_t i = 0; i < b->items.n; i++) {
@@ -258,7 +283,7 @@ static void on_worked(void *arg) {
 
 static void start_batch(struct cni_server *s) {
     struct cni_batch *b = calloc(1, sizeof(*b));
-    bool needs_worker = false;
+    bool has_links = false;
     mg_assert(b != NULL);
     b->s = s;
     b->group = GROUP_BASE | (++s->n_batches & 0xffff);
@@ -268,16 +293,25 @@ static void start_batch(struct cni_server *s) {
         for (size_t j = 0; j < m->n_ips; j++) {
             vec_push(&b->ips, m->ips[j]);
         }
-        needs_worker |= m->index || m->n_ips;
+        has_links |= m->index != 0;
     }
     vec_clear(&s->queue);
-    if (!needs_worker) {
+    b->n_jobs = has_links + (b->ips.n > 0);
+    if (b->n_jobs == 0) {
         finish(b);
         return;
     }
     s->running = b;
     s->stats.removals++;
-    loop_work(s->loop, work, on_worked, b);
+    if (has_links) {
+        loop_work(s->loop, work_links, on_worked, b);
+    }
+    if (b->ips.n) {
+        if (!s->conntrack) {
+            s->conntrack = conntrack_new();
+        }
+        loop_work(s->loop, work_conntrack, on_worked, b);
+    }
 }
 
 static void on_batch_timer(void *arg) {

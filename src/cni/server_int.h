@@ -200,8 +200,9 @@ struct cni_server {
     struct loop_timer *batch_timer;
     bool is_batch_timed, is_gathering;
     uint32_t n_batches;
-    struct nl *worker_nl;    /* the running batch's */
-    struct cni_pools *pools; /* of server_ipam_blocks.c; NULL: not read */
+    struct nl *worker_nl;        /* the running batch's */
+    struct conntrack *conntrack; /* the running batch's */
+    struct cni_pools *pools;     /* of server_ipam_blocks.c; NULL: not read */
 };
 
 /* ---- server.c: answers ---- */

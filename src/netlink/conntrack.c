@@ -1,6 +1,7 @@
-/* Removal of tracked connections by address (nfnetlink ctnetlink). See conntrack.h. One or two
- * addresses are asked for by filter, which the kernel applies (5.8 and later); for more, or where
- * it doesn't, the whole table is read once and looked through here. */
+/* Removal of tracked connections by address (nfnetlink ctnetlink). See conntrack.h. The kernel
+ * walks its whole hash table for each question, some 10 ms even if it is all but empty. So it is
+ * read once and looked through here; only of a large table one or two addresses are asked for by
+ * filter, four walks for each, which the kernel applies (5.8 and later). */
 #include "netlink/conntrack.h"
 
 #include "base/fd.h"
@@ -8,15 +9,21 @@
 #include <arpa/inet.h>
 #include <linux/netfilter/nfnetlink.h>
 #include <linux/netfilter/nfnetlink_conntrack.h>
+#include <stdlib.h>
 #include <sys/socket.h>
 
 #define FILTERED_MAX 2
+#define READ_WHOLE_MAX 20000 /* entries: reading them costs about as much as the other walks */
 /* The kernel's own names for these are not in its exported headers. */
 #define FILTER_IP_SRC (1U << 0)
 #define FILTER_IP_DST (1U << 1)
 #define FILTER_ORIG 1 /* CTA_FILTER_ORIG_FLAGS */
 #define FILTER_REPLY 2
 #define COUNT_PATH "/proc/sys/net/netfilter/nf_conntrack_count"
+
+struct conntrack {
+    struct nl *nl, *del;
+};
 
 static size_t add(struct nl *nl, uint8_t type, uint8_t family) {
     struct nfgenmsg g = {.nfgen_family = family, .version = NFNETLINK_V0};
@@ -117,33 +124,61 @@ static int dump(struct nl *nl, uint8_t af, const struct ip46 *ip, const struct p
     return nl_dump(nl, sizeof(struct nfgenmsg), on_entry, f, e);
 }
 
-static bool table_is_empty(void) {
+/* UINT64_MAX if it can't be read. */
+static uint64_t count_entries(void) {
     MG_CLEANUP(buf_fini) struct buf b = BUF_INIT(1U << 17);
-    return file_read(-1, COUNT_PATH, &b, 64) == 0 && str_is(str_trim(buf_view(&b)), "0");
+    uint64_t n;
+    if (file_read(-1, COUNT_PATH, &b, 64) < 0 || str_to_u64(str_trim(buf_view(&b)), &n) < 0) {
+        return UINT64_MAX;
+    }
+    return n;
 }
 
-int conntrack_flush(const struct ip46 *ips, size_t n, size_t *n_deleted, struct err *e) {
-    MG_CLEANUP(nl_close_p) struct nl *nl = NULL, *del = NULL;
+struct conntrack *conntrack_new(void) {
+    struct conntrack *c = calloc(1, sizeof(*c));
+    mg_assert(c != NULL);
+    return c;
+}
+
+void conntrack_free(struct conntrack *c) {
+    if (c) {
+        nl_close(c->nl);
+        nl_close(c->del);
+        free(c);
+    }
+}
+
+static int open_sockets(struct conntrack *c, struct err *e) {
+    int r = 0;
+    if (!c->nl) {
+        r = nl_open(NL_NETNS_OWN, NETLINK_NETFILTER, &c->nl, e);
+    }
+    if (r == 0 && !c->del) {
+        r = nl_open(NL_NETNS_OWN, NETLINK_NETFILTER, &c->del, e);
+    }
+    return r;
+}
+
+int conntrack_flush(struct conntrack *c, const struct ip46 *ips, size_t n, size_t *n_deleted,
+                    struct err *e) {
     if (n_deleted) {
         *n_deleted = 0;
     }
-    if (n == 0 || table_is_empty()) {
+    uint64_t n_entries = n ? count_entries() : 0;
+    if (n_entries == 0) {
         return 0;
     }
-    int r = nl_open(NL_NETNS_OWN, NETLINK_NETFILTER, &nl, e);
-    if (r == 0) {
-        r = nl_open(NL_NETNS_OWN, NETLINK_NETFILTER, &del, e);
-    }
-    struct found f = {.ips = ips, .n_ips = n, .del = del};
-    if (r == 0 && n <= FILTERED_MAX) {
+    int r = open_sockets(c, e);
+    struct found f = {.ips = ips, .n_ips = n, .del = c->del};
+    if (r == 0 && n <= FILTERED_MAX && n_entries > READ_WHOLE_MAX) {
         for (size_t i = 0; r == 0 && i < n; i++) {
             uint8_t af = ips[i].family == IP_V4 ? AF_INET : AF_INET6;
             for (size_t j = 0; r == 0 && j < ARRAY_LEN(places); j++) {
-                r = dump(nl, af, &ips[i], &places[j], &f, e);
+                r = dump(c->nl, af, &ips[i], &places[j], &f, e);
             }
         }
     } else if (r == 0) {
-        r = dump(nl, AF_UNSPEC, NULL, NULL, &f, e);
+        r = dump(c->nl, AF_UNSPEC, NULL, NULL, &f, e);
     }
     if (r == -EINVAL || r == -EOPNOTSUPP || r == -EPROTONOSUPPORT) {
         return 0; /* no connection tracking in this kernel */

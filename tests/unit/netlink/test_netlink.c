@@ -480,15 +480,30 @@ static void t_conntrack__only_the_addresses(void **state MG_UNUSED) {
     }
     long before = tracked();
     struct ip46 two = pfx("10.9.0.2").ip;
-    OK(conntrack_flush(&two, 1, &n, &e));
+    struct conntrack *ct = conntrack_new();
+    OK(conntrack_flush(ct, &two, 1, &n, &e));
     assert_int_equal(n, 3);
     assert_int_equal(tracked(), before - 3);
     struct ip46 many[] = {pfx("10.9.0.3").ip, pfx("10.9.0.4").ip, pfx("fd00::1").ip};
-    OK(conntrack_flush(many, 3, &n, &e));
+    OK(conntrack_flush(ct, many, 3, &n, &e));
     assert_int_equal(n, 6);
     assert_int_equal(tracked(), before - 9);
-    OK(conntrack_flush(&two, 1, &n, &e));
+    OK(conntrack_flush(ct, &two, 1, &n, &e));
     assert_int_equal(n, 0);
+    /* A large table is asked by filter. */
+    for (uint16_t port = 1; port < 21000; port++) {
+        close(udp_to("10.9.0.2", port));
+    }
+    for (uint16_t port = 1; port < 4; port++) {
+        close(udp_to("10.9.0.3", port));
+    }
+    before = tracked();
+    assert_true(before > 20000);
+    OK(conntrack_flush(ct, many, 1, &n, &e));
+    assert_int_equal(n, 3);
+    OK(conntrack_flush(ct, &two, 1, &n, &e));
+    assert_true(n > 20000);
+    conntrack_free(ct);
 }
 
 int main(void) {
