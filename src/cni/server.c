@@ -548,9 +548,11 @@ struct cni_server *cni_server_new(struct loop *l, struct store *st, struct ipam 
         cni_server_free(s);
         return NULL;
     }
-    if (nl_open(NL_NETNS_OWN, NETLINK_ROUTE, &s->nl, e) < 0 ||
-        nl_open(NL_NETNS_OWN, NETLINK_ROUTE, &s->worker_nl, e) < 0 ||
-        cni_attachments_load(s, e) < 0) {
+    int r = nl_open(NL_NETNS_OWN, NETLINK_ROUTE, &s->nl, e);
+    for (size_t i = 0; r == 0 && i < CNI_REMOVERS; i++) {
+        r = nl_open(NL_NETNS_OWN, NETLINK_ROUTE, &s->removers[i].nl, e);
+    }
+    if (r < 0 || cni_attachments_load(s, e) < 0) {
         cni_server_free(s);
         return NULL;
     }
@@ -570,8 +572,10 @@ void cni_server_free(struct cni_server *s) {
     cni_pools_forget(s);
     loop_timer_free(s->batch_timer);
     nl_close(s->nl);
-    nl_close(s->worker_nl);
-    conntrack_free(s->conntrack);
+    for (size_t i = 0; i < CNI_REMOVERS; i++) {
+        nl_close(s->removers[i].nl);
+        conntrack_free(s->removers[i].conntrack);
+    }
     arena_fini(&s->arena);
     free(s);
 }

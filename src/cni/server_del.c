@@ -17,6 +17,7 @@
 
 struct cni_batch {
     struct cni_server *s;
+    struct cni_remover *by; /* NULL: no work for the kernel */
     VEC(struct cni_removal *) items;
     VEC(struct ip46) ips;
     uint32_t group;
@@ -106,7 +107,7 @@ int cni_host_link(struct cni_server *s, struct str iface) {
 /* ---- the kernel's part, on a worker ---- */
 
 static void remove_links(struct cni_batch *b) {
-    struct nl *nl = b->s->worker_nl;
+    struct nl *nl = b->by->nl;
     struct cni_removal *last = NULL;
     size_t n = 0;
     for (size_t i = 0; i < b->items.n; i++) {
@@ -149,7 +150,7 @@ static void work_links(void *arg) {
     remove_links(arg);
 }
 
-static bool has_links(const struct cni_batch *b) {
+static bool links_remain(const struct cni_batch *b) {
     char name[IF_NAMESIZE];
     for (size_t i = 0; i < b->items.n; i++) {
         if (b->items.p[i]->index && if_indextoname((unsigned)b->items.p[i]->index, name)) {
@@ -165,10 +166,10 @@ static void work_conntrack(void *arg) {
     struct cni_batch *b = arg;
     struct err e = {0};
     int64_t end = clock_ns() + LINKS_GONE_MAX_NS;
-    while (has_links(b) && clock_ns() < end) {
+    while (links_remain(b) && clock_ns() < end) {
         (void)usleep(LINKS_GONE_POLL_US);
     }
-    if (conntrack_flush(b->s->conntrack, b->ips.p, b->ips.n, NULL, &e) < 0) {
+    if (conntrack_flush(b->by->conntrack, b->ips.p, b->ips.n, NULL, &e) < 0) {
         LOG_W("cni", "conntrack_flush_failed", "%s", log_quote(str_c(e.msg)));
     }
 }
@@ -265,7 +266,7 @@ static void on_worked(void *arg) {
     if (--b->n_jobs) {
         return;
     }
-    s->running = NULL;
+    b->by->is_busy = false;
     if (s->is_closing) {
         for (size_t i = 0; i < b->items.n; i++) {
             free_removal(b->items.p[i]);
@@ -276,12 +277,26 @@ static void on_worked(void *arg) {
         return;
     }
     finish(b);
-    if (!s->running && !s->is_batch_timed && !s->is_gathering && s->queue.n) {
+    if (s->queue.n && !s->is_batch_timed && !s->is_gathering) {
         start_batch(s);
     }
 }
 
+static struct cni_remover *idle_remover(struct cni_server *s) {
+    for (size_t i = 0; i < CNI_REMOVERS; i++) {
+        if (!s->removers[i].is_busy) {
+            return &s->removers[i];
+        }
+    }
+    return NULL;
+}
+
+/* Starts on what is queued, if there is someone to do it; else it waits for the next to end. */
 static void start_batch(struct cni_server *s) {
+    struct cni_remover *by = idle_remover(s);
+    if (!by) {
+        return;
+    }
     struct cni_batch *b = calloc(1, sizeof(*b));
     bool has_links = false;
     mg_assert(b != NULL);
@@ -301,14 +316,15 @@ static void start_batch(struct cni_server *s) {
         finish(b);
         return;
     }
-    s->running = b;
+    b->by = by;
+    by->is_busy = true;
     s->stats.removals++;
     if (has_links) {
         loop_work(s->loop, work_links, on_worked, b);
     }
     if (b->ips.n) {
-        if (!s->conntrack) {
-            s->conntrack = conntrack_new();
+        if (!by->conntrack) {
+            by->conntrack = conntrack_new();
         }
         loop_work(s->loop, work_conntrack, on_worked, b);
     }
@@ -317,7 +333,7 @@ static void start_batch(struct cni_server *s) {
 static void on_batch_timer(void *arg) {
     struct cni_server *s = arg;
     s->is_batch_timed = false;
-    if (!s->running && s->queue.n) {
+    if (s->queue.n) {
         start_batch(s);
     }
 }
@@ -342,7 +358,7 @@ void cni_removals_gather(struct cni_server *s, bool is_gathering) {
 }
 
 static void go(struct cni_server *s) {
-    if (s->running || s->is_batch_timed || s->is_closing) {
+    if (s->is_batch_timed || s->is_closing) {
         return;
     }
     if (s->n_requests <= 1) {
@@ -357,8 +373,10 @@ static void go(struct cni_server *s) {
 }
 
 void cni_removals_free(struct cni_server *s) {
-    while (s->running) {
-        loop_step(s->loop, true);
+    for (size_t i = 0; i < CNI_REMOVERS; i++) {
+        while (s->removers[i].is_busy) {
+            loop_step(s->loop, true);
+        }
     }
     for (size_t i = 0; i < s->queue.n; i++) {
         free_removal(s->queue.p[i]);

@@ -177,6 +177,15 @@ struct cni_request {
     bool did_fail;
 };
 
+/* Batches of removals under way at the same time: while the kernel lets one wait, it has time for
+ * another. Each has sockets of its own, as they belong to one worker. */
+#define CNI_REMOVERS 2
+struct cni_remover {
+    struct nl *nl;
+    struct conntrack *conntrack;
+    bool is_busy;
+};
+
 struct cni_server {
     struct loop *loop;
     struct store *store;
@@ -196,13 +205,11 @@ struct cni_server {
     bool is_closing;
     /* removals */
     VEC(struct cni_removal *) queue; /* for the next batch */
-    struct cni_batch *running;
     struct loop_timer *batch_timer;
     bool is_batch_timed, is_gathering;
     uint32_t n_batches;
-    struct nl *worker_nl;        /* the running batch's */
-    struct conntrack *conntrack; /* the running batch's */
-    struct cni_pools *pools;     /* of server_ipam_blocks.c; NULL: not read */
+    struct cni_remover removers[CNI_REMOVERS];
+    struct cni_pools *pools; /* of server_ipam_blocks.c; NULL: not read */
 };
 
 /* ---- server.c: answers ---- */
