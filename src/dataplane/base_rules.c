@@ -1,17 +1,14 @@
 /* The fixed chains: who is asked when. Egress of the sender and ingress of the receiver are two
  * base chains in a row: `accept` ends one, and the packet goes on to the other, so both must
  * accept. Nothing here touches packets that neither come from nor go to a pod. */
+#include "dataplane/match.h"
 #include "dataplane/table.h"
 
 #include <arpa/inet.h>
 #include <linux/icmpv6.h>
 #include <linux/if.h>
-#include <linux/netfilter.h>
 #include <linux/netfilter/nf_conntrack_common.h>
-#include <linux/netfilter/nf_tables.h>
 #include <linux/netfilter_ipv4.h>
-
-enum { R0 = NFT_REG32_00, R4 = NFT_REG32_04 };
 
 static const struct {
     const char *name;
@@ -53,13 +50,6 @@ static void end(struct out *o, const char *comment) {
     o->hash = nft_chain_hash(o->hash, nft_rule_end(o->b, str_c(comment)));
 }
 
-static void match_u8(struct nft_batch *b, uint8_t v) {
-    nft_x_cmp(b, R0, NFT_CMP_EQ, &v, 1);
-}
-static void match_family(struct nft_batch *b, uint8_t nfproto) {
-    nft_x_meta(b, NFT_META_NFPROTO, R0);
-    match_u8(b, nfproto);
-}
 /* iifname "cali*" (key NFT_META_IIFNAME) or oifname. */
 static void match_iface(struct nft_batch *b, uint32_t key, struct str prefix) {
     nft_x_meta(b, key, R0);
@@ -71,11 +61,6 @@ static void match_ct_state(struct nft_batch *b, uint32_t bits) {
     nft_x_and(b, R0, &bits, sizeof(bits));
     nft_x_cmp(b, R0, NFT_CMP_NEQ, &zero, sizeof(zero));
 }
-static void load_addr(struct nft_batch *b, bool is_v4, bool is_src, uint32_t reg) {
-    uint32_t off = is_v4 ? (is_src ? 12 : 16) : (is_src ? 8 : 24);
-    nft_x_payload(b, NFT_PAYLOAD_NETWORK_HEADER, off, is_v4 ? 4 : 16, reg);
-}
-
 enum { CT_INVALID = 1, CT_ESTABLISHED = 2, CT_RELATED = 4 };
 
 static void accept_established(struct out *o) {
@@ -110,17 +95,17 @@ static void dispatch(struct out *o, uint32_t iface_key, const struct hops *h) {
 static void accept_nd(struct out *o, struct str prefix) {
     static const uint8_t types[][2] = {{130, 133}, {135, 136}, {143, 143}};
     for (size_t i = 0; i < ARRAY_LEN(types); i++) {
-        match_family(begin(o), NFPROTO_IPV6);
+        match_family(begin(o), IP_V6);
         if (prefix.n) {
             match_iface(o->b, NFT_META_IIFNAME, prefix);
         } else { /* only from a link-local or the unspecified address */
             uint8_t mask[16] = {0xff, 0xc0}, ll[16] = {0xfe, 0x80};
-            load_addr(o->b, false, true, R0);
+            load_addr(o->b, IP_V6, true, R0);
             nft_x_and(o->b, R0, mask, 16);
             nft_x_cmp(o->b, R0, NFT_CMP_EQ, ll, 16);
         }
         nft_x_meta(o->b, NFT_META_L4PROTO, R0);
-        match_u8(o->b, IPPROTO_ICMPV6);
+        match_u8(o->b, IPPROTO_ICMPV6, false);
         nft_x_payload(o->b, NFT_PAYLOAD_TRANSPORT_HEADER, 0, 1, R0);
         nft_x_range(o->b, R0, NFT_RANGE_EQ, &types[i][0], &types[i][1], 1);
         nft_x_verdict(o->b, NF_ACCEPT, STR_NULL);
@@ -130,13 +115,13 @@ static void accept_nd(struct out *o, struct str prefix) {
 
 static void render_spoof_check(struct out *o) {
     static const struct {
-        uint8_t nfproto;
+        enum ip_family family;
         enum fixed_set set;
-    } families[] = {{NFPROTO_IPV4, FIXED_SRC4}, {NFPROTO_IPV6, FIXED_SRC6}};
+    } families[] = {{IP_V4, FIXED_SRC4}, {IP_V6, FIXED_SRC6}};
     for (size_t i = 0; i < ARRAY_LEN(families); i++) {
-        match_family(begin(o), families[i].nfproto);
+        match_family(begin(o), families[i].family);
         nft_x_meta(o->b, NFT_META_IIFNAME, R0);
-        load_addr(o->b, i == 0, true, R4);
+        load_addr(o->b, families[i].family, true, R4);
         nft_x_lookup(o->b, o->d->fixed[families[i].set].desc.name, 0, R0, false);
         nft_x_verdict(o->b, NF_ACCEPT, STR_NULL);
         end(o, "the pod's own address");
@@ -144,13 +129,13 @@ static void render_spoof_check(struct out *o) {
     accept_nd(o, STR_NULL);
     /* Duplicate address detection asks from the unspecified address. */
     uint8_t zero[16] = {0}, ns = 135;
-    match_family(begin(o), NFPROTO_IPV6);
-    load_addr(o->b, false, true, R0);
+    match_family(begin(o), IP_V6);
+    load_addr(o->b, IP_V6, true, R0);
     nft_x_cmp(o->b, R0, NFT_CMP_EQ, zero, 16);
     nft_x_meta(o->b, NFT_META_L4PROTO, R0);
-    match_u8(o->b, IPPROTO_ICMPV6);
+    match_u8(o->b, IPPROTO_ICMPV6, false);
     nft_x_payload(o->b, NFT_PAYLOAD_TRANSPORT_HEADER, 0, 1, R0);
-    match_u8(o->b, ns);
+    match_u8(o->b, ns, false);
     nft_x_verdict(o->b, NF_ACCEPT, STR_NULL);
     end(o, "duplicate address detection");
     begin(o);
@@ -174,18 +159,17 @@ static void render_host_action(struct out *o) {
 
 static void render_nat(struct out *o) {
     static const struct {
-        uint8_t nfproto;
+        enum ip_family family;
         enum fixed_set from, pools;
-    } families[] = {{NFPROTO_IPV4, FIXED_NAT4, FIXED_POOL4},
-                    {NFPROTO_IPV6, FIXED_NAT6, FIXED_POOL6}};
+    } families[] = {{IP_V4, FIXED_NAT4, FIXED_POOL4}, {IP_V6, FIXED_NAT6, FIXED_POOL6}};
     for (size_t i = 0; i < ARRAY_LEN(families); i++) {
         if (o->d->fixed[families[i].from].keys.n_want == 0) {
             continue;
         }
-        match_family(begin(o), families[i].nfproto);
-        load_addr(o->b, i == 0, true, R0);
+        match_family(begin(o), families[i].family);
+        load_addr(o->b, families[i].family, true, R0);
         nft_x_lookup(o->b, o->d->fixed[families[i].from].desc.name, 0, R0, false);
-        load_addr(o->b, i == 0, false, R0);
+        load_addr(o->b, families[i].family, false, R0);
         nft_x_lookup(o->b, o->d->fixed[families[i].pools].desc.name, 0, R0, true);
         nft_x_masquerade(o->b, true);
         end(o, "natOutgoing");

@@ -404,6 +404,7 @@ static int flush_once(struct dataplane *d, struct err *e) {
     trim_batch(d);
     if (r < 0) {
         d->needs_resync = true;
+        lists_sweep(d); /* what is gone has let go of the rest, and can't come back */
         if (r != ERR_RETRY) {
             d->stats.refused++;
             LOG_D("dataplane", "refused", "error=%s", log_quote(str_c(e->msg)));

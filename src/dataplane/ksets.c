@@ -40,6 +40,22 @@ void kset_dirty(struct dataplane *d, struct kset *s) {
     }
 }
 
+struct kset *kset_make(struct dataplane *d, const char *name, const struct nft_set *desc,
+                       struct str comment) {
+    struct kset **slot = str_kset_get(&d->ksets, str_c(name));
+    struct kset *k = slot ? *slot : NULL;
+    if (k) {
+        k->is_gone = false;
+    } else {
+        k = calloc(1, sizeof(*k));
+        mg_assert(k != NULL);
+        kset_init(k, name, desc, comment);
+        *str_kset_put(&d->ksets, str_c(k->name), NULL) = k;
+    }
+    kset_dirty(d, k);
+    return k;
+}
+
 void kset_want_key(struct dataplane *d, struct kset *s, const void *key, bool on) {
     keyset_mark(&s->keys, key, KEY_WANT, on);
     kset_dirty(d, s);
@@ -276,29 +292,21 @@ static void users_dirty(struct dataplane *d, const struct dset *s) {
         for (size_t j = 0; p && j < p->variants.n; j++) {
             variant_dirty(d, p->variants.p[j]);
         }
+        for (size_t j = 0; p && j < p->segs.n; j++) {
+            seg_dirty(d, p->segs.p[j]);
+        }
     }
 }
 
 static struct kset *part_make(struct dataplane *d, struct dset *s, enum part part) {
     char name[256];
     snprintf(name, sizeof(name), "%.200s/%s", s->base_name, part_names[part]);
-    struct kset **slot = str_kset_get(&d->ksets, str_c(name));
-    struct kset *k = slot ? *slot : NULL;
-    if (k) { /* still there from before, about to be removed */
-        k->is_gone = false;
-    } else {
-        struct nft_set desc = {.is_interval = part == PART_V4_NETS || part == PART_V6_NETS};
-        memcpy(desc.fields, s->type == CALC_SET_ADDR ? addr_fields[part] : port_fields[part],
-               sizeof(desc.fields));
-        k = calloc(1, sizeof(*k));
-        mg_assert(k != NULL);
-        kset_init(k, name, &desc, str_c(s->text));
-        *str_kset_put(&d->ksets, str_c(k->name), NULL) = k;
-    }
-    kset_dirty(d, k);
-    s->parts[part] = k;
+    struct nft_set desc = {.is_interval = part == PART_V4_NETS || part == PART_V6_NETS};
+    memcpy(desc.fields, s->type == CALC_SET_ADDR ? addr_fields[part] : port_fields[part],
+           sizeof(desc.fields));
+    s->parts[part] = kset_make(d, name, &desc, str_c(s->text));
     users_dirty(d, s);
-    return k;
+    return s->parts[part];
 }
 
 /* The last member went: the set goes, and the rules that looked into it do so no longer. */

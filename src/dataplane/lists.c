@@ -80,21 +80,26 @@ void variant_dirty(struct dataplane *d, struct variant *v) {
     }
 }
 
-static struct variant *variant_get(struct dataplane *d, struct dpol *p, struct seg *pass_to) {
+static struct variant *variant_get(struct dataplane *d, struct dpol *p, struct seg *pass_to,
+                                   bool is_rest) {
     struct seg *want = p->has_pass && !p->is_profile ? pass_to : NULL;
     for (size_t i = 0; i < p->variants.n; i++) {
-        if (p->variants.p[i]->pass_to == want) {
+        if (p->variants.p[i]->pass_to == want && p->variants.p[i]->is_rest == is_rest) {
             p->variants.p[i]->c.is_gone = false;
             return p->variants.p[i];
         }
     }
     MG_CLEANUP(buf_fini) struct buf b = BUF_INIT(1024);
     policy_chain_name(p->p, want, &b);
+    if (is_rest) {
+        buf_puts(&b, "/rest");
+    }
     struct variant *v = calloc(1, sizeof(*v));
     mg_assert(v != NULL);
     v->c.name = dup_str(buf_view(&b));
     v->pol = p;
     v->pass_to = want;
+    v->is_rest = is_rest;
     if (want) {
         want->refs++;
     }
@@ -113,7 +118,7 @@ static void variant_unref(struct dataplane *d, struct variant *v) {
 
 /* ---- segments ---- */
 
-static void seg_dirty(struct dataplane *d, struct seg *s) {
+void seg_dirty(struct dataplane *d, struct seg *s) {
     if (!s->c.is_dirty) {
         s->c.is_dirty = true;
         vec_push(&d->dirty_segs, s);
@@ -135,19 +140,44 @@ struct seg_plan {
     bool is_profiles, ends_with_drop;
 };
 
+/* Do all its policies only allow? */
+static bool is_merged(struct dataplane *d, const struct seg_plan *p) {
+    bool is_plain = p->n > 0;
+    for (size_t i = 0; i < p->n && is_plain; i++) {
+        struct dpol *pol = dpol_get(d, p->ids[i]);
+        is_plain = pol && pol->is_plain;
+    }
+    return is_plain;
+}
+
 static void seg_key(struct dataplane *d, const struct seg_plan *p, struct buf *b) {
-    buf_printf(b, "%s %.*s\n", p->is_profiles ? "profiles" : "tier", STR_FMT(p->tier));
+    bool merged = is_merged(d, p);
+    buf_printf(b, "%s%s %.*s\n", merged ? "merged " : "", p->is_profiles ? "profiles" : "tier",
+               STR_FMT(p->tier));
     for (size_t i = 0; i < p->n; i++) {
         struct dpol *pol = dpol_get(d, p->ids[i]);
         if (pol) {
             struct seg *to = pol->has_pass && !pol->is_profile ? p->next : NULL;
             policy_chain_name(pol->p, to, b);
-            buf_putc(b, '\n');
+            buf_puts(b, merged && pol->has_rest ? " rest\n" : "\n");
         }
     }
     buf_printf(b, "then %s", p->ends_with_drop ? "drop" : p->next ? p->next->c.name : "drop");
     if (p->next) {
         buf_printf(b, " pass %s", p->next->c.name);
+    }
+}
+
+static void seg_add(struct dataplane *d, struct seg *s, struct dpol *pol, struct seg *next) {
+    if (s->merged) {
+        vec_push(&s->plains, pol);
+        vec_push(&pol->segs, s);
+        merged_change(d, s, &pol->allows, true);
+    }
+    if (!s->merged || pol->has_rest) {
+        struct variant *v = variant_get(d, pol, next, s->merged != NULL);
+        v->refs++;
+        vec_push(&s->list, v);
     }
 }
 
@@ -175,12 +205,15 @@ static struct seg *seg_get(struct dataplane *d, const struct seg_plan *p) {
         s->next->refs++;
     }
     s->refs = 1;
+    if (is_merged(d, p)) {
+        s->merged = calloc(1, sizeof(*s->merged));
+        mg_assert(s->merged != NULL);
+    }
     for (size_t i = 0; i < p->n; i++) {
         struct dpol *pol = dpol_get(d, p->ids[i]);
         if (pol) {
-            struct variant *v = variant_get(d, pol, p->next);
-            v->refs++;
-            vec_push(&s->list, v);
+            s->dir = pol->p->dir;
+            seg_add(d, s, pol, p->next);
         }
     }
     *str_seg_put(&d->segs, s->key, NULL) = s;
@@ -270,6 +303,35 @@ static void policy_use(struct dataplane *d, struct dpol *p) {
     }
 }
 
+/* What its lists must be built anew for when it changes. */
+struct shape {
+    bool has_pass, is_plain, has_rest;
+};
+
+static struct shape shape_of(const struct dpol *x) {
+    return (struct shape){x->has_pass && !x->is_profile, x->is_plain, x->is_plain && x->has_rest};
+}
+
+/* Sorts its rules; merged lists are told of what is let through now and no longer. */
+static void policy_sort(struct dataplane *d, struct dpol *x) {
+    allow_vec old = x->allows;
+    x->allows = (allow_vec){0};
+    x->has_pass = x->has_rest = false;
+    x->is_plain = true;
+    for (size_t i = 0; i < x->p->n_rules; i++) {
+        const struct calc_rule *r = &x->p->rules[i];
+        x->has_pass |= r->action == RULE_PASS;
+        x->is_plain &= r->action == RULE_ALLOW;
+        x->has_rest |= !merge_rule(r, x->p->dir, &x->allows);
+    }
+    /* Added first: what stays is not touched. */
+    for (size_t i = 0; i < x->segs.n; i++) {
+        merged_change(d, x->segs.p[i], &x->allows, true);
+        merged_change(d, x->segs.p[i], &old, false);
+    }
+    vec_fini(&old);
+}
+
 void dpol_update(struct dataplane *d, const struct calc_policy *p) {
     bool is_new;
     struct dpol **slot = id_dpol_put(&d->policies, p->id, &is_new);
@@ -288,17 +350,14 @@ void dpol_update(struct dataplane *d, const struct calc_policy *p) {
     x->p = copy;
     x->is_removed = false;
     x->is_profile = str_is(p->kind, "Profile");
-    bool had_pass = x->has_pass;
-    x->has_pass = false;
-    for (size_t i = 0; i < p->n_rules; i++) {
-        x->has_pass |= p->rules[i].action == RULE_PASS;
-    }
+    struct shape old = shape_of(x);
     policy_use(d, x);
+    policy_sort(d, x);
+    struct shape now = shape_of(x);
     for (size_t i = 0; i < x->variants.n; i++) {
         variant_dirty(d, x->variants.p[i]);
     }
-    if (!is_new && had_pass != x->has_pass && !x->is_profile) {
-        /* Its chains now depend, or no longer depend, on what follows the tier. */
+    if (!is_new && memcmp(&old, &now, sizeof(now)) != 0) {
         struct dep **e;
         for (size_t i = 0; id_dep_next(&d->endpoints, &i, NULL, &e);) {
             if (!(*e)->is_dirty) {
@@ -505,6 +564,11 @@ static void seg_free(struct dataplane *d, struct seg *s) {
     free((char *)(uintptr_t)s->key.p);
     free(s->tier);
     vec_fini(&s->list);
+    vec_fini(&s->plains);
+    if (s->merged) {
+        merged_fini(s->merged);
+        free(s->merged);
+    }
     free(s);
 }
 
@@ -513,9 +577,30 @@ static void dpol_free(struct dataplane *d, struct dpol *p) {
         variant_free(d, p->variants.p[0]);
     }
     vec_fini(&p->variants);
+    vec_fini(&p->allows);
+    vec_fini(&p->segs);
     vec_fini(&p->used_sets);
     free((void *)(uintptr_t)p->p);
     free(p);
+}
+
+static void seg_let_go(struct dataplane *d, struct seg *s) {
+    for (size_t i = 0; i < s->list.n; i++) {
+        variant_unref(d, s->list.p[i]);
+    }
+    for (size_t i = 0; i < s->plains.n; i++) {
+        struct dpol *p = s->plains.p[i];
+        for (size_t k = 0; k < p->segs.n; k++) {
+            if (p->segs.p[k] == s) {
+                vec_swap_remove(&p->segs, k);
+                break;
+            }
+        }
+    }
+    if (s->merged) {
+        merged_let_go(d, s->merged);
+    }
+    seg_unref(d, s->next);
 }
 
 void lists_cascade(struct dataplane *d) {
@@ -528,10 +613,7 @@ void lists_cascade(struct dataplane *d) {
             if (s->c.is_gone && !s->c.has_let_go) {
                 s->c.has_let_go = true;
                 is_stable = false;
-                for (size_t k = 0; k < s->list.n; k++) {
-                    variant_unref(d, s->list.p[k]);
-                }
-                seg_unref(d, s->next);
+                seg_let_go(d, s);
             }
         }
         for (size_t i = 0; i < d->dirty_variants.n; i++) {
@@ -565,7 +647,7 @@ void lists_sweep(struct dataplane *d) {
     size_t n_left = 0; /* those whose chains are still in some endpoint's list */
     for (size_t i = 0; i < d->removed_policies.n; i++) {
         struct dpol *p = dpol_get(d, d->removed_policies.p[i]);
-        if (p && p->is_removed && p->variants.n == 0) {
+        if (p && p->is_removed && p->variants.n == 0 && p->segs.n == 0) {
             id_dpol_del(&d->policies, p->id);
             dpol_free(d, p);
         } else if (p && p->is_removed) {

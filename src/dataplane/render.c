@@ -1,31 +1,13 @@
 /* Calculated rules as nftables rules. A rule becomes one for each family it speaks of and for each
  * alternative that one nftables rule can't hold (exact addresses or prefixes of a set; numbers or
  * names of ports). */
+#include "dataplane/match.h"
 #include "dataplane/table.h"
 
 #include <arpa/inet.h>
 #include <linux/netfilter.h>
 #include <linux/netfilter/nf_tables.h>
 #include <stdio.h>
-
-enum { R0 = NFT_REG32_00, R4 = NFT_REG32_04 };
-
-/* ---- the small matches ---- */
-
-static void match_u8(struct nft_batch *b, uint8_t v, bool negate) {
-    nft_x_cmp(b, R0, negate ? NFT_CMP_NEQ : NFT_CMP_EQ, &v, 1);
-}
-
-static void load_addr(struct nft_batch *b, enum ip_family f, bool is_src, uint32_t reg) {
-    if (f == IP_V4) {
-        nft_x_payload(b, NFT_PAYLOAD_NETWORK_HEADER, is_src ? 12 : 16, 4, reg);
-    } else {
-        nft_x_payload(b, NFT_PAYLOAD_NETWORK_HEADER, is_src ? 8 : 24, 16, reg);
-    }
-}
-static void load_port(struct nft_batch *b, bool is_src, uint32_t reg) {
-    nft_x_payload(b, NFT_PAYLOAD_TRANSPORT_HEADER, is_src ? 0 : 2, 2, reg);
-}
 
 /* ---- what a rule means for one family ---- */
 
@@ -217,10 +199,9 @@ static void match_ports(struct nft_batch *b, const struct calc_ports *ports, uin
 
 static void match_addr_port(struct nft_batch *b, const struct kset *set, bool is_src,
                             enum ip_family f, bool negate) {
-    uint32_t proto = f == IP_V4 ? R0 + 1 : R4;
+    uint32_t proto = f == IP_V4 ? R1 : R4;
     load_addr(b, f, is_src, R0);
-    nft_x_meta(b, NFT_META_L4PROTO, proto);
-    load_port(b, is_src, proto + 1);
+    load_proto_port(b, is_src, proto);
     nft_x_lookup(b, set->desc.name, 0, R0, negate);
 }
 
@@ -330,8 +311,7 @@ static void put_rule(const struct rule_out *o, const struct side_plan *src, cons
     struct anon ad = make_anon(b, dst, f, by_number(dst, cd));
     nft_rule_begin(b, str_c(o->v->c.name));
     if (f != IP_NONE) {
-        nft_x_meta(b, NFT_META_NFPROTO, R0);
-        match_u8(b, f == IP_V4 ? NFPROTO_IPV4 : NFPROTO_IPV6, false);
+        match_family(b, f);
     }
     if (r->protocol >= 0) {
         nft_x_meta(b, NFT_META_L4PROTO, R0);
@@ -380,10 +360,11 @@ static void put_family(const struct rule_out *o, enum ip_family f) {
 
 uint64_t render_variant(struct dataplane *d, const struct variant *v) {
     const struct calc_policy *p = v->pol->p;
+    allow_vec merged = {0};
     uint64_t hash = 0;
     for (size_t i = 0; i < p->n_rules; i++) {
         const struct calc_rule *r = &p->rules[i];
-        if (r->never) {
+        if (r->never || (v->is_rest && merge_rule(r, p->dir, &merged))) {
             continue;
         }
         MG_CLEANUP(buf_fini) struct buf c = BUF_INIT(1024);
@@ -412,6 +393,7 @@ uint64_t render_variant(struct dataplane *d, const struct variant *v) {
             put_family(&o, IP_V6);
         }
     }
+    vec_fini(&merged);
     return hash;
 }
 
@@ -424,6 +406,9 @@ static void put_jump(struct dataplane *d, const struct seg *s, int32_t code, str
 
 uint64_t render_seg(struct dataplane *d, const struct seg *s) {
     uint64_t hash = 0;
+    if (s->merged) {
+        merged_render(d, s, &hash);
+    }
     for (size_t i = 0; i < s->list.n; i++) {
         put_jump(d, s, NFT_JUMP, str_c(s->list.p[i]->c.name), STR_NULL, &hash);
     }

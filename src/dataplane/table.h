@@ -4,6 +4,7 @@
 #include "base/vec.h"
 #include "dataplane/dataplane.h"
 #include "dataplane/keyset.h"
+#include "dataplane/merge.h"
 #include "netlink/nft.h"
 
 /* ---- sets ---- */
@@ -49,11 +50,13 @@ struct kchain {
 struct seg;
 
 /* A policy's rules in one direction as a chain. Policies with a Pass rule need to know where Pass
- * goes, so they have one chain for each continuation; the others have one chain in all. */
+ * goes, so they have one chain for each continuation; the others have one chain in all, and one of
+ * the rest of their rules if lists merge what the others allow (merge.h). */
 struct variant {
     struct kchain c;
     struct dpol *pol;
     struct seg *pass_to; /* NULL: no Pass rule, or a profile (Pass returns to the next profile) */
+    bool is_rest;
     unsigned refs;
 };
 
@@ -61,6 +64,10 @@ struct dpol {
     uint32_t id;
     const struct calc_policy *p; /* a copy of the struct; what it points to belongs to calc */
     bool has_pass, is_profile, is_removed;
+    bool is_plain; /* only allows */
+    bool has_rest; /* some of its rules don't take part in merging */
+    allow_vec allows;
+    VEC(struct seg *) segs; /* merged lists that it is in */
     VEC(struct variant *) variants;
     VEC(uint32_t) used_sets; /* ids that its rules name, registered with these sets */
 };
@@ -70,8 +77,11 @@ struct dpol {
 struct seg {
     struct kchain c;
     struct str key; /* what it is made of, for sharing */
+    enum calc_dir dir;
     VEC(struct variant *) list;
-    struct seg *next; /* where the end of the tier goes on; NULL: drop */
+    struct merged *merged;     /* NULL: not of plain policies alone */
+    VEC(struct dpol *) plains; /* merged: all its policies */
+    struct seg *next;          /* where the end of the tier goes on; NULL: drop */
     char *tier;
     bool is_profiles;
     bool ends_with_drop;
@@ -216,6 +226,9 @@ struct dataplane {
 /* ---- ksets.c ---- */
 void kset_init(struct kset *s, const char *name, const struct nft_set *desc, struct str comment);
 void kset_fini(struct kset *s);
+/* A set of the table by its name, made if it isn't there, kept if it was about to go. */
+struct kset *kset_make(struct dataplane *d, const char *name, const struct nft_set *desc,
+                       struct str comment);
 /* Puts it on the list of sets to write. */
 void kset_dirty(struct dataplane *d, struct kset *s);
 /* A member of a set of addresses or prefixes, wanted or not. */
@@ -249,6 +262,7 @@ struct dpol *dpol_get(struct dataplane *d, uint32_t id);
 void dpol_update(struct dataplane *d, const struct calc_policy *p);
 void dpol_remove(struct dataplane *d, uint32_t id);
 void variant_dirty(struct dataplane *d, struct variant *v);
+void seg_dirty(struct dataplane *d, struct seg *s);
 void dep_update(struct dataplane *d, const struct calc_endpoint *e);
 void dep_remove(struct dataplane *d, uint32_t id);
 /* Builds the lists of endpoints that need it. Before writing. */

@@ -141,10 +141,11 @@ static void random_rules(struct world *w, size_t p) {
     nets[2] = pfx("fd00::/16");
     nets[3] = pfx("192.0.2.1");
     static const uint32_t port_sets[] = {1};
+    bool is_plain = rnd(3) > 0; /* only allows: lists of such policies are merged */
     w->n_rules[p] = rnd(5);
     for (size_t i = 0; i < w->n_rules[p]; i++) {
-        struct calc_rule r = {.action = (enum rule_action)rnd(4),
-                              .families = (uint8_t)(1 + rnd(3)),
+        struct calc_rule r = {.action = is_plain ? RULE_ALLOW : (enum rule_action)rnd(4),
+                              .families = (uint8_t)(rnd(2) ? 3 : 1 + rnd(3)),
                               .protocol = -1,
                               .not_protocol = -1,
                               .icmp_type = -1,
@@ -152,7 +153,8 @@ static void random_rules(struct world *w, size_t p) {
                               .not_icmp_type = -1,
                               .not_icmp_code = -1,
                               .index = (uint16_t)i};
-        struct calc_side *s = rnd(2) ? &r.src : &r.dst;
+        bool is_peer = is_plain && rnd(3) > 0;
+        struct calc_side *s = (is_peer ? p % 2 == 0 : rnd(2)) ? &r.src : &r.dst;
         switch (rnd(6)) {
         case 0:
             s->set = w->has_set[2] ? 3 : 0;
@@ -161,8 +163,8 @@ static void random_rules(struct world *w, size_t p) {
             s->not_set = w->has_set[3] ? 4 : 0;
             break;
         case 2:
-            s->nets = nets;
-            s->n_nets = 1 + rnd(4);
+            s->nets = rnd(2) ? nets : &nets[3];
+            s->n_nets = s->nets == nets ? 1 + rnd(4) : 1;
             break;
         case 3:
             s->not_nets = nets;
@@ -174,7 +176,11 @@ static void random_rules(struct world *w, size_t p) {
         if (rnd(2)) {
             r.protocol = rnd(2) ? 6 : 17;
             r.dst.ports = ports;
-            r.dst.n_ports = rnd(4);
+            r.dst.n_ports = rnd(is_peer ? 3 : 4);
+            if (is_peer) {
+                w->rules[p][i] = r;
+                continue;
+            }
             if (w->has_set[0] && rnd(2)) {
                 r.dst.port_sets = port_sets;
                 r.dst.n_port_sets = 1;
@@ -324,12 +330,81 @@ static void assert_counts(const struct dataplane *d) {
     }
 }
 
+static size_t count_set(const struct kset *k) {
+    assert_true(!k || (k->keys.n_want > 0 && !k->is_gone));
+    return k != NULL;
+}
+
+/* A merged list lets through what its policies do, each as often, and there are no other sets. */
+static size_t assert_merged(const struct seg *s) {
+    struct allow_count want = {0};
+    const struct merged *m = s->merged;
+    size_t n_sets = count_set(m->ports);
+    for (size_t i = 0; i < s->plains.n; i++) {
+        const struct dpol *p = s->plains.p[i];
+        bool has_seg = false;
+        assert_true(p->is_plain);
+        for (size_t j = 0; j < p->segs.n; j++) {
+            has_seg |= p->segs.p[j] == s;
+        }
+        assert_true(has_seg);
+        for (size_t j = 0; j < p->allows.n; j++) {
+            bool is_new;
+            ++*allow_count_put(&want, p->allows.p[j], &is_new);
+        }
+    }
+    assert_int_equal(want.n, m->counts.n);
+    struct allow a;
+    uint32_t *n;
+    for (size_t i = 0; allow_count_next(&want, &i, &a, &n);) {
+        uint32_t *has = allow_count_get(&m->counts, a);
+        assert_true(has && *has == *n);
+    }
+    allow_count_fini(&want);
+    for (size_t f = 0; f < 2; f++) {
+        n_sets += count_set(m->nets[f]) + count_set(m->addrs[f]);
+    }
+    struct merged_peer *p;
+    for (size_t i = 0; id_peer_next(&m->peers, &i, NULL, &p);) {
+        assert_true(p->is_all || p->ports);
+        n_sets += count_set(p->ports);
+    }
+    return n_sets;
+}
+
+static size_t n_merged; /* lists seen, of all steps: the test must meet them */
+
+static void assert_sets(const struct dataplane *d) {
+    struct seg **s;
+    struct dset **x;
+    struct dpol **p;
+    size_t n = 0;
+    for (size_t i = 0; str_seg_next(&d->segs, &i, NULL, &s);) {
+        if ((*s)->merged) {
+            n += assert_merged(*s);
+            n_merged++;
+        }
+    }
+    for (size_t i = 0; id_dpol_next(&d->policies, &i, NULL, &p);) {
+        for (size_t j = 0; j < (*p)->segs.n; j++) {
+            assert_ptr_equal(*str_seg_get(&d->segs, (*p)->segs.p[j]->key), (*p)->segs.p[j]);
+        }
+    }
+    for (size_t i = 0; id_dset_next(&d->sets, &i, NULL, &x);) {
+        for (size_t k = 0; k < N_PARTS; k++) {
+            n += count_set((*x)->parts[k]);
+        }
+    }
+    assert_int_equal(d->ksets.n, n);
+}
+
 static void flush(struct dataplane *d) {
     struct err e;
     if (dataplane_flush(d, &e) < 0) {
         fail_msg("%s", e.msg);
     }
     assert_counts(d);
+    assert_sets(d);
 }
 
 static char *listing(void) {
@@ -385,6 +460,7 @@ static void t_dataplane__random_changes__kernel_is_as_told(void **state) {
         dataplane_free(d);
         free(w);
     }
+    assert_true(n_merged > 1000);
     loop_free(l);
 }
 
