@@ -594,6 +594,9 @@ void field_read(struct mctx *c, const struct field *f, const struct at *at, stru
     case F_OBJ:
         if (n->type != J_MAP) {
             (void)wrong_type(c, at, n, "a map");
+            if (dst && f->sub->broken_at) {
+                *(bool *)((char *)dst + f->sub->broken_at - 1) = true;
+            }
         } else {
             void *place = f->flags & FF_FLAT ? out : dst;
             if (!place && f->sub->size) { /* the schema's rules read it */

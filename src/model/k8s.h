@@ -24,7 +24,9 @@ struct label_requirement {
     struct str_list values;
 };
 struct label_selector {
-    bool set; /* absent and empty differ */
+    bool set;       /* absent and empty differ */
+    bool is_broken; /* it had errors. MODEL_STORE: it is not what was meant, so it may allow nothing
+                     */
     struct str_map match_labels;
     LIST(struct label_requirement) match_expressions;
 };
@@ -46,6 +48,7 @@ struct k8s_port {
 struct k8s_rule {
     LIST(struct k8s_port) ports;
     LIST(struct k8s_peer) peers; /* from or to */
+    bool is_broken;              /* it had errors. MODEL_STORE: it allows nothing */
 };
 struct k8s_network_policy {
     struct label_selector pod_selector;

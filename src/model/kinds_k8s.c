@@ -151,9 +151,9 @@ static const struct field F_LABEL_SELECTOR[] = {
     {NAMED("matchExpressions"), F_OBJS, AT(struct label_selector, match_expressions),
      .sub = &S_REQUIREMENT, .doc = "requirements, all of them"},
 };
-const struct schema schema_label_selector = {OPEN("LabelSelector", F_LABEL_SELECTOR),
-                                             .size = sizeof(struct label_selector),
-                                             .set_at = AT(struct label_selector, set)};
+const struct schema schema_label_selector = {
+    OPEN("LabelSelector", F_LABEL_SELECTOR), .size = sizeof(struct label_selector),
+    .set_at = AT(struct label_selector, set), .broken_at = AT(struct label_selector, is_broken)};
 
 static const struct field F_IP_BLOCK[] = {
     {NAMED("cidr"), F_STR, AT(struct k8s_ip_block, cidr), .flags = FF_REQUIRED,
@@ -193,8 +193,10 @@ static const struct schema S_PORT = {OPEN("NetworkPolicyPort", F_POLICY_PORT),
 static const struct field F_RULE_IN[] = {RULE_FIELDS("from")};
 static const struct field F_RULE_OUT[] = {RULE_FIELDS("to")};
 const struct schema schema_k8s_ingress_rule = {OPEN("NetworkPolicyIngressRule", F_RULE_IN),
+                                               .broken_at = AT(struct k8s_rule, is_broken),
                                                .size = sizeof(struct k8s_rule)};
 const struct schema schema_k8s_egress_rule = {OPEN("NetworkPolicyEgressRule", F_RULE_OUT),
+                                              .broken_at = AT(struct k8s_rule, is_broken),
                                               .size = sizeof(struct k8s_rule)};
 
 #define KNP(m) AT(struct k8s_network_policy, m)

@@ -229,27 +229,33 @@ static void felix_changed(struct node *n, struct str name, const struct object *
     n->settings_dirty = true;
 }
 
-/* The document of an item, decoded; NULL when deleted or not a document. */
-static struct object *decode(struct node *n, const struct kind *k, struct str ns,
-                             const struct store_item *it, struct object *o) {
-    if (!it->value.p) {
-        return NULL;
-    }
+/* The document of an item, decoded as far as it goes. False: it is no document of that kind; what
+ * was known of the object holds on, since taking it for deleted could let through what it denied.
+ */
+static bool decode(struct node *n, const struct kind *k, struct str ns, struct str name,
+                   const struct store_item *it, struct object *o) {
     struct jnode *doc = NULL;
     struct err e;
+    struct model_errors errs = {.a = &n->scratch};
     if (json_parse(it->value, &json_limits_default, &n->scratch, &doc, &e) < 0) {
         LOG_E("store", "bad_item", "key=%s error=%s", log_quote(it->key), log_quote(str_c(e.msg)));
-        return NULL;
+        on_problem(n, k, ns, name, str_c(e.msg));
+        return false;
     }
-    struct model_errors errs = {.a = &n->scratch};
     int r = object_read(doc, MODEL_STORE, ns, &n->scratch, o, &errs);
     if (r < 0 && errs.n) {
         char text[600];
         snprintf(text, sizeof(text), "%.*s: %.*s", STR_FMT(errs.p[0].path),
                  STR_FMT(errs.p[0].message));
-        on_problem(n, k, ns, o->meta.name, str_c(text));
+        on_problem(n, k, ns, name, str_c(text));
     }
-    return o;
+    if (o->kind != k) {
+        LOG_E("store", "bad_item", "key=%s error=\"the document's kind is not the key's\"",
+              log_quote(it->key));
+        on_problem(n, k, ns, name, STR("kind: the document's kind is not that of its key"));
+        return false;
+    }
+    return true;
 }
 
 static void on_item(void *arg, const struct store_item *it) {
@@ -260,7 +266,11 @@ static void on_item(void *arg, const struct store_item *it) {
         return; /* of a kind that this version does not know */
     }
     struct object o = {.kind = k};
-    struct object *p = decode(n, k, ns, it, &o);
+    struct object *p = it->value.p ? &o : NULL;
+    if (p && !decode(n, k, ns, name, it, p)) {
+        arena_reset(&n->scratch);
+        return;
+    }
     calc_object(n->calc, k, ns, name, p);
     switch ((int)k->id) {
     case K_IP_POOL:

@@ -216,6 +216,13 @@ static void add_rules(const struct k8s_rule *in, enum calc_dir dir, size_t index
     group_vec groups = {0};
     struct err e;
     const char *name = dir == CALC_INGRESS ? "ingress" : "egress";
+    if (in->is_broken) {
+        if (!problem->code) {
+            (void)err_set(problem, ERR_INVALID, "%s[%zu]: has errors: it allows nothing", name,
+                          index);
+        }
+        return;
+    }
     for (size_t i = 0; i < in->ports.n; i++) {
         if (add_port(&groups, &in->ports.p[i], &e) < 0) {
             if (!problem->code) {
@@ -263,6 +270,11 @@ void k8s_rules(const struct k8s_network_policy *p, enum calc_dir dir, struct are
     rule_vec v = {0};
     size_t n = dir == CALC_INGRESS ? p->ingress.n : p->egress.n;
     const struct k8s_rule *in = dir == CALC_INGRESS ? p->ingress.p : p->egress.p;
+    if (p->pod_selector.is_broken && n) {
+        /* It may select others than those that the rules were meant for. */
+        (void)err_set(problem, ERR_INVALID, "podSelector: has errors: the policy allows nothing");
+        n = 0;
+    }
     for (size_t i = 0; i < n; i++) {
         add_rules(&in[i], dir, i, a, &v, problem);
     }

@@ -197,8 +197,72 @@ static void t_calc__tiers_pass_profiles__decide_in_order(void **state) {
     mirror_free(m);
 }
 
+/* A stored policy with errors lets nothing through that its writer did not name. */
+static void t_calc__broken_kubernetes_policy__never_wider(void **state) {
+    (void)state;
+    static const char *const specs[] = {
+        "{\"podSelector\":{},\"ingress\":[{\"from\":5}]}",
+        "{\"podSelector\":{},\"ingress\":[{\"from\":[5]}]}",
+        "{\"podSelector\":{},\"ingress\":[{\"from\":[{\"podSelector\":5}]}]}",
+        "{\"podSelector\":{},\"ingress\":[{\"from\":[{\"podSelector\":{\"matchLabels\":5}}]}]}",
+        "{\"podSelector\":{},\"ingress\":[{\"from\":[{\"namespaceSelector\":{\"matchExpressions\":"
+        "[{\"key\":\"a\",\"operator\":\"Near\"}]}}]}]}",
+        "{\"podSelector\":{},\"ingress\":[{\"from\":[{\"ipBlock\":{\"cidr\":7}}]}]}",
+        "{\"podSelector\":{},\"ingress\":[{\"from\":[{\"ipBlock\":{\"cidr\":\"192.0.2.0/24\","
+        "\"except\":\"192.0.2.1/32\"}}]}]}",
+        "{\"podSelector\":{},\"ingress\":[{\"ports\":\"x\"}]}",
+        "{\"podSelector\":{},\"ingress\":[{\"ports\":[{\"port\":{}}]}]}",
+        "{\"podSelector\":{},\"ingress\":[{\"ports\":[{\"port\":80,\"endPort\":\"90\"}]}]}",
+        "{\"podSelector\":{},\"ingress\":[{\"ports\":[{\"port\":80,\"protocol\":6}]}]}",
+        "{\"podSelector\":5,\"ingress\":[{}]}",
+        "{\"podSelector\":{\"matchLabels\":[]},\"ingress\":[{}]}",
+        "{\"podSelector\":{},\"ingress\":[5]}",
+        "{\"podSelector\":{},\"ingress\":5}",
+    };
+    for (size_t i = 0; i < sizeof(specs) / sizeof(*specs); i++) {
+        struct mirror *m = mirror_new();
+        struct calc *c = calc_new(STR("here"), &mirror_calc_ops, m);
+        char text[1024];
+        tell_text(c, "{\"apiVersion\":\"v1\",\"kind\":\"Namespace\",\"metadata\":{\"name\":\"n\"}}",
+                  true);
+        tell_text(c,
+                  "{\"apiVersion\":\"projectcalico.org/v3\",\"kind\":\"WorkloadEndpoint\","
+                  "\"metadata\":{\"name\":\"w\",\"namespace\":\"n\",\"labels\":{"
+                  "\"projectcalico.org/orchestrator\":\"k8s\"}},\"spec\":{\"orchestrator\":\"k8s\","
+                  "\"node\":\"here\",\"interfaceName\":\"cali1\",\"ipNetworks\":[\"10.0.0.1/32\"],"
+                  "\"profiles\":[\"kns.n\"]}}",
+                  true);
+        snprintf(
+            text, sizeof(text),
+            "{\"apiVersion\":\"networking.k8s.io/v1\",\"kind\":\"NetworkPolicy\",\"metadata\":{"
+            "\"name\":\"p\",\"namespace\":\"n\"},\"spec\":%s}",
+            specs[i]);
+        struct arena a = {0};
+        struct jnode *doc = NULL;
+        struct object o;
+        struct model_errors errs = {.a = &a};
+        assert_int_equal(json_parse(str_c(text), &json_limits_default, &a, &doc, NULL), 0);
+        assert_int_equal(object_read(doc, MODEL_STORE, STR_NULL, &a, &o, &errs), ERR_INVALID);
+        calc_object(c, o.kind, o.meta.ns, o.meta.name, &o);
+        arena_fini(&a);
+        calc_flush(c);
+        struct verdict_why why;
+        for (uint16_t port = 79; port < 96; port += 1) {
+            struct packet p = {.protocol = 6, .dport = port};
+            assert_int_equal(ip_parse(STR("192.0.2.1"), &p.src), 0);
+            assert_int_equal(ip_parse(STR("10.0.0.1"), &p.dst), 0);
+            if (verdict_of(m, CALC_INGRESS, &p, &why) != VERDICT_DENY) {
+                fail_msg("port %u is let through by %s", port, specs[i]);
+            }
+        }
+        calc_free(c);
+        mirror_free(m);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(t_calc__broken_kubernetes_policy__never_wider),
         cmocka_unit_test(t_calc__any_changes__as_from_scratch),
         cmocka_unit_test(t_calc__tiers_pass_profiles__decide_in_order),
     };
