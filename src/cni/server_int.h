@@ -80,6 +80,7 @@ struct cni_pod {
     struct str key;           /* its key in the store */
     struct str_map labels;
     struct str_list profiles;
+    struct str_list source_prefixes;            /* what it may send from beside its addresses */
     const struct k8s_pod *spec;                 /* with has_pod_object */
     struct str_map annotations, ns_annotations; /* "" without */
     struct str iface;                           /* host side */
@@ -254,6 +255,12 @@ MG_NODISCARD int cni_ensure_profile(struct cni_server *s, struct str name, struc
 MG_NODISCARD int cni_put_endpoint(struct cni_request *r, struct err *e);
 /* The value of an annotation; STR_NULL without. */
 struct str cni_annotation(const struct str_map *m, const char *key);
+/* An annotation that holds a JSON list; fails r if it doesn't. */
+MG_NODISCARD int cni_annotation_list(struct cni_request *r, const char *key, struct str text,
+                                     struct jnode **out);
+/* The same of 1 to max texts. */
+MG_NODISCARD int cni_annotation_texts(struct cni_request *r, const char *key, struct str text,
+                                      size_t max, struct str_list *out);
 
 /* ---- server_attach.c ---- */
 MG_NODISCARD int cni_attachments_load(struct cni_server *s, struct err *e);

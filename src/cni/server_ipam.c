@@ -7,19 +7,6 @@
 #define POOLS_KEY_V6 "cni.projectcalico.org/ipv6pools"
 #define IPS_KEY "cni.projectcalico.org/ipAddrs"
 
-/* An annotation that holds a JSON list. */
-static int read_annotation_list(struct cni_request *r, const char *key, struct str text,
-                                struct jnode **out) {
-    struct err e = {0};
-    struct jlimits lim = json_limits_default;
-    lim.max_bytes = 1U << 16;
-    if (json_parse(text, &lim, &r->arena, out, &e) < 0 || (*out)->type != J_LIST) {
-        return cni_fail(&r->fail, CNI_CODE_BAD_CONFIG, "a JSON list such as [\"name\"]",
-                        "annotation %s=%s is no list", key, log_quote(text));
-    }
-    return 0;
-}
-
 /* Pools of the pod's annotation, else of its namespace's, else of the configuration. */
 static int choose_pools(struct cni_request *r, const char *key, const struct str_list *conf,
                         struct str_list *out) {
@@ -27,26 +14,9 @@ static int choose_pools(struct cni_request *r, const char *key, const struct str
     *out = *conf;
     for (size_t i = 0; i < ARRAY_LEN(maps); i++) {
         struct str text = cni_annotation(maps[i], key);
-        struct jnode *list = NULL;
-        if (!text.n) {
-            continue;
+        if (text.n) {
+            return cni_annotation_texts(r, key, text, CNI_MAX_POOLS, out);
         }
-        if (read_annotation_list(r, key, text, &list) < 0) {
-            return -1;
-        }
-        if (list->n == 0 || list->n > CNI_MAX_POOLS) {
-            return cni_fail(&r->fail, CNI_CODE_BAD_CONFIG, "name 1 to 32 pools",
-                            "annotation %s has %zu entries", key, list->n);
-        }
-        *out = (struct str_list){.p = arena_array(&r->arena, struct str, list->n), .set = true};
-        jnode_each (it, list) {
-            if (it->type != J_STR || !it->s.n) {
-                return cni_fail(&r->fail, CNI_CODE_BAD_CONFIG, "a JSON list such as [\"name\"]",
-                                "annotation %s names no pool", key);
-            }
-            out->p[out->n++] = it->s;
-        }
-        return 0;
     }
     return 0;
 }
@@ -56,7 +26,7 @@ static int choose_ips(struct cni_request *r, struct prefix *ips, size_t *n) {
     struct str text = cni_annotation(&r->pod.annotations, IPS_KEY);
     if (text.n) {
         struct jnode *list = NULL;
-        if (read_annotation_list(r, IPS_KEY, text, &list) < 0) {
+        if (cni_annotation_list(r, IPS_KEY, text, &list) < 0) {
             return -1;
         }
         return cni_ips_read(list, "annotation " IPS_KEY, ips, n, &r->fail);

@@ -8,6 +8,7 @@
 
 #define NS_WITHOUT_K8S "default"
 #define ENDPOINT_BYTES_MAX (1U << 20)
+#define SOURCE_PREFIXES_MAX 64
 #define ANNOTATION_NETWORK "margay.io/cni-network"
 
 struct str cni_annotation(const struct str_map *m, const char *key) {
@@ -17,6 +18,39 @@ struct str cni_annotation(const struct str_map *m, const char *key) {
         }
     }
     return STR_NULL;
+}
+
+int cni_annotation_list(struct cni_request *r, const char *key, struct str text,
+                        struct jnode **out) {
+    struct err e = {0};
+    struct jlimits lim = json_limits_default;
+    lim.max_bytes = 1U << 16;
+    if (json_parse(text, &lim, &r->arena, out, &e) < 0 || (*out)->type != J_LIST) {
+        return cni_fail(&r->fail, CNI_CODE_BAD_CONFIG, "a JSON list such as [\"name\"]",
+                        "annotation %s=%s is no list", key, log_quote(text));
+    }
+    return 0;
+}
+
+int cni_annotation_texts(struct cni_request *r, const char *key, struct str text, size_t max,
+                         struct str_list *out) {
+    struct jnode *list = NULL;
+    if (cni_annotation_list(r, key, text, &list) < 0) {
+        return -1;
+    }
+    if (list->n == 0 || list->n > max) {
+        return cni_fail(&r->fail, CNI_CODE_BAD_CONFIG, "a JSON list such as [\"name\"]",
+                        "annotation %s has %zu entries, allowed are 1 to %zu", key, list->n, max);
+    }
+    *out = (struct str_list){.p = arena_array(&r->arena, struct str, list->n), .set = true};
+    jnode_each (it, list) {
+        if (it->type != J_STR || !it->s.n) {
+            return cni_fail(&r->fail, CNI_CODE_BAD_CONFIG, "a JSON list such as [\"name\"]",
+                            "annotation %s has an entry that is no text", key);
+        }
+        out->p[out->n++] = it->s;
+    }
+    return 0;
 }
 
 /* '-' doubled, so that the parts of a name can be told apart. */
@@ -172,6 +206,26 @@ static void make_profiles(struct cni_request *r) {
         arena_printf(a, "ksa.%.*s.%.*s", STR_FMT(p->ns), STR_FMT(p->service_account));
 }
 
+static int take_source_prefixes(struct cni_request *r) {
+    static const char key[] = "cni.projectcalico.org/allowedSourcePrefixes";
+    struct str_list *list = &r->pod.source_prefixes;
+    struct str text = cni_annotation(&r->pod.annotations, key);
+    if (!text.n) {
+        return 0;
+    }
+    if (cni_annotation_texts(r, key, text, SOURCE_PREFIXES_MAX, list) < 0) {
+        return -1;
+    }
+    for (size_t i = 0; i < list->n; i++) {
+        struct prefix p;
+        if (prefix_parse(list->p[i], &p) < 0) {
+            return cni_fail(&r->fail, CNI_CODE_BAD_CONFIG, "a prefix such as 10.1.2.0/24",
+                            "annotation %s: %s is not a prefix", key, log_quote(list->p[i]));
+        }
+    }
+    return 0;
+}
+
 static int take_mac(struct cni_request *r) {
     struct str text = cni_annotation(&r->pod.annotations, "cni.projectcalico.org/hwAddr");
     if (text.n && (cni_mac_parse(text, r->pod.mac) < 0 || (r->pod.mac[0] & 1))) {
@@ -232,7 +286,7 @@ int cni_identify(struct cni_request *r) {
     p->handle =
         cni_handle(&r->arena, r->conf.name, r->strings[WIRE_CONTAINERID], r->strings[WIRE_IFNAME]);
     make_profiles(r);
-    return take_mac(r);
+    return take_source_prefixes(r) < 0 ? -1 : take_mac(r);
 }
 
 int cni_ensure_profile(struct cni_server *s, struct str name, struct arena *a, struct err *e) {
@@ -335,6 +389,9 @@ int cni_put_endpoint(struct cni_request *r, struct err *e) {
         buf_printf(&b, "%s\"%s\"", i ? "," : "", prefix_text(&r->nets[i], text));
     }
     buf_putc(&b, ']');
+    if (p->source_prefixes.n) {
+        put_list(&b, "allowSpoofedSourcePrefixes", &p->source_prefixes);
+    }
     put_ports(&b, p->spec);
     buf_puts(&b, "}}");
     if (b.overflow) {

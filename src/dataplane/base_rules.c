@@ -113,6 +113,42 @@ static void accept_nd(struct out *o, struct str prefix) {
     }
 }
 
+static int iface_cmp(const void *a, const void *b) {
+    return strcmp((*(const struct dep *const *)a)->iface, (*(const struct dep *const *)b)->iface);
+}
+
+/* What pods were allowed to send from (cni.projectcalico.org/allowedSourcePrefixes): a rule each,
+ * they are few. */
+static void accept_source_prefixes(struct out *o) {
+    VEC(const struct dep *) deps = {0};
+    struct dep **e;
+    for (size_t i = 0; o->d->settings.may_spoof && id_dep_next(&o->d->endpoints, &i, NULL, &e);) {
+        if ((*e)->spoof_ok.n) {
+            vec_push(&deps, *e);
+        }
+    }
+    vec_sort(&deps, iface_cmp);
+    for (size_t i = 0; i < deps.n; i++) {
+        const struct dep *x = deps.p[i];
+        for (size_t k = 0; k < x->spoof_ok.n; k++) {
+            const struct prefix *p = &x->spoof_ok.p[k];
+            uint8_t mask[16] = {0};
+            memset(mask, 0xff, p->len / 8);
+            if (p->len % 8) {
+                mask[p->len / 8] = (uint8_t)(0xff00 >> (p->len % 8));
+            }
+            match_iface(begin(o), NFT_META_IIFNAME, str_n(x->iface, strlen(x->iface) + 1));
+            match_family(o->b, p->ip.family);
+            load_addr(o->b, p->ip.family, true, R0);
+            nft_x_and(o->b, R0, mask, ip_bytes(&p->ip));
+            nft_x_cmp(o->b, R0, NFT_CMP_EQ, p->ip.b, ip_bytes(&p->ip));
+            nft_x_verdict(o->b, NF_ACCEPT, STR_NULL);
+            end(o, "allowedSourcePrefixes");
+        }
+    }
+    vec_fini(&deps);
+}
+
 static void render_spoof_check(struct out *o) {
     static const struct {
         enum ip_family family;
@@ -126,6 +162,7 @@ static void render_spoof_check(struct out *o) {
         nft_x_verdict(o->b, NF_ACCEPT, STR_NULL);
         end(o, "the pod's own address");
     }
+    accept_source_prefixes(o);
     accept_nd(o, STR_NULL);
     /* Duplicate address detection asks from the unspecified address. */
     uint8_t zero[16] = {0}, ns = 135;

@@ -21,6 +21,7 @@ struct dataplane_settings {
     size_t n_iface_prefixes;
     enum endpoint_to_host endpoint_to_host; /* Felix' defaultEndpointToHostAction */
     bool has_no_invalid_check;              /* Felix' disableConntrackInvalidCheck */
+    bool may_spoof;                         /* Felix' workloadSourceSpoofing: Any */
     struct str log_prefix;                  /* Felix' logPrefix */
 };
 

@@ -435,6 +435,9 @@ static void source_key(const char *iface, const struct prefix *p, uint8_t key[32
 }
 
 static void want_sources(struct dataplane *d, const struct dep *e, bool on) {
+    if (e->spoof_ok.n) {
+        d->base[BASE_SPOOF_CHECK].is_dirty = true;
+    }
     for (size_t i = 0; i < e->nets.n; i++) {
         uint8_t key[32];
         source_key(e->iface, &e->nets.p[i], key);
@@ -473,6 +476,10 @@ void dep_update(struct dataplane *d, const struct calc_endpoint *e) {
     for (size_t i = 0; i < e->n_nets; i++) {
         vec_push(&x->nets, e->nets[i]);
     }
+    vec_clear(&x->spoof_ok);
+    for (size_t i = 0; i < e->n_spoof_ok; i++) {
+        vec_push(&x->spoof_ok, prefix_mask(e->spoof_ok[i]));
+    }
     want_sources(d, x, true);
     void *old = x->calc_block;
     x->calc_block = copy_chains((const struct calc_chain *[]){&e->ingress, &e->egress},
@@ -492,6 +499,7 @@ static void dep_free(struct dep *x) {
     free(x->label);
     free(x->calc_block);
     vec_fini(&x->nets);
+    vec_fini(&x->spoof_ok);
     free(x);
 }
 

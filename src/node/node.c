@@ -294,6 +294,7 @@ static struct dataplane_settings dataplane_settings_of(const struct settings *s)
     struct dataplane_settings d = {.n_iface_prefixes = s->n_iface_prefixes,
                                    .endpoint_to_host = s->endpoint_to_host,
                                    .has_no_invalid_check = s->has_no_invalid_check,
+                                   .may_spoof = s->may_spoof,
                                    .log_prefix = s->log_prefix};
     memcpy(d.iface_prefixes, s->iface_prefixes, sizeof(d.iface_prefixes));
     return d;

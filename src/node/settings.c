@@ -61,6 +61,10 @@ static bool take_to_host(struct settings *s, struct str v) {
 static bool take_invalid(struct settings *s, struct str v) {
     return parse_bool(v, &s->has_no_invalid_check);
 }
+static bool take_spoofing(struct settings *s, struct str v) {
+    s->may_spoof = str_ieq(v, STR("Any"));
+    return s->may_spoof || str_ieq(v, STR("Disabled"));
+}
 static bool take_log_prefix(struct settings *s, struct str v) {
     s->log_prefix = arena_dup(&s->a, v);
     return v.n <= 100;
@@ -105,6 +109,7 @@ static const struct setting {
     {"interfacePrefix", take_prefix, "cali", "1 to 8 prefixes of at most 11 bytes, with commas"},
     {"defaultEndpointToHostAction", take_to_host, "Drop", "Drop, Return, Accept"},
     {"disableConntrackInvalidCheck", take_invalid, "false", "true, false"},
+    {"workloadSourceSpoofing", take_spoofing, "Disabled", "Disabled, Any"},
     {"logPrefix", take_log_prefix, "calico-packet", "at most 100 bytes"},
     {"logSeverityScreen", take_log_level, "Info", "Trace, Debug, Info, Warning, Error, Fatal"},
     {"healthEnabled", take_health, "false", "true, false"},

@@ -15,6 +15,7 @@ struct settings {
     bool has_no_invalid_check;
     struct str log_prefix;
     enum log_level log_level;
+    bool may_spoof; /* pods with allowedSourcePrefixes may send from these */
     bool has_health, has_metrics;
     struct str health_host, metrics_host;
     uint16_t health_port, metrics_port;

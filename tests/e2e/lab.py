@@ -151,6 +151,12 @@ class Lab:
                         json.dumps(targets), COMMAND_TIMEOUT + timeout)
         return json.loads(text)
 
+    def probe_ping(self, name, address, source=None):
+        """Does the address answer to a ping from `source` (None: what the kernel chooses)?"""
+        argv = ['ping', '-c1', '-W1', '-q', *(['-I', source] if source else []), address]
+        return subprocess.run(self.command(name, argv), check=False, stdout=subprocess.DEVNULL,
+                              stderr=subprocess.DEVNULL).returncode == 0
+
     def probe_matrix(self, places, flows, families=(4, 6), timeout=1.0, sources=None):
         """Probe from every place to every place, all sources at once.
 
