@@ -83,14 +83,11 @@ const char *arena_cstr(struct arena *a, struct str s) {
 
 struct str arena_printf(struct arena *a, const char *fmt, ...) {
     va_list ap;
-    va_list ap2;
     va_start(ap, fmt);
-    va_copy(ap2, ap);
-    int n = vsnprintf(NULL, 0, fmt, ap);
-    va_end(ap);
+    int n = str_vprintf_len(fmt, ap);
     mg_assert(n >= 0);
     char *p = arena_alloc(a, (size_t)n + 1);
-    (void)vsnprintf(p, (size_t)n + 1, fmt, ap2);
-    va_end(ap2);
+    (void)vsnprintf(p, (size_t)n + 1, fmt, ap);
+    va_end(ap);
     return (struct str){p, (size_t)n};
 }

@@ -59,17 +59,14 @@ void buf_str(struct buf *b, struct str s) {
 
 void buf_printf(struct buf *b, const char *fmt, ...) {
     va_list ap;
-    va_list ap2;
     va_start(ap, fmt);
-    va_copy(ap2, ap);
-    int n = vsnprintf(NULL, 0, fmt, ap);
-    va_end(ap);
+    int n = str_vprintf_len(fmt, ap);
     char *q = n >= 0 ? buf_reserve(b, (size_t)n) : NULL;
     if (q) {
-        (void)vsnprintf(q, (size_t)n + 1, fmt, ap2);
+        (void)vsnprintf(q, (size_t)n + 1, fmt, ap);
         b->n += (size_t)n;
     }
-    va_end(ap2);
+    va_end(ap);
 }
 
 void buf_consume(struct buf *b, size_t n) {

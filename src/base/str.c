@@ -143,3 +143,11 @@ int str_to_double(struct str s, double *out) {
     *out = v;
     return 0;
 }
+
+int str_vprintf_len(const char *fmt, va_list ap) {
+    va_list copy;
+    va_copy(copy, ap);
+    int n = vsnprintf(NULL, 0, fmt, copy);
+    va_end(copy);
+    return n;
+}

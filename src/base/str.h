@@ -5,6 +5,7 @@
 
 #include "base/attr.h"
 
+#include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -56,3 +57,7 @@ struct str str_cut(struct str *rest, char sep);
 MG_NODISCARD int str_to_u64(struct str s, uint64_t *out);
 MG_NODISCARD int str_to_i64(struct str s, int64_t *out);
 MG_NODISCARD int str_to_double(struct str s, double *out);
+
+/* Bytes that vsnprintf would write, without the zero; ap may be used again. Negative: as vsnprintf.
+ */
+int str_vprintf_len(const char *fmt, va_list ap) MG_PRINTF(1, 0);

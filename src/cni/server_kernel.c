@@ -233,8 +233,9 @@ static int see_host_route(void *arg, const struct route *r) {
     return 0;
 }
 
-static int different(struct cni_fail *f, const char *what, struct str name) {
-    return cni_fail(f, CNI_CODE_DIFFERENT, "the container must be made anew", what, STR_FMT(name));
+static int different(struct cni_fail *f, const char *before, struct str name, const char *after) {
+    return cni_fail(f, CNI_CODE_DIFFERENT, "the container must be made anew", "%s%.*s%s", before,
+                    STR_FMT(name), after);
 }
 
 static int all_nets(const struct check *c, const char *what, struct str name, struct cni_fail *f) {
@@ -261,10 +262,10 @@ static int check_pod_side(struct cni_request *r, const struct cni_attachment *at
     }
     int k = link_get(nl, cstr(r, name), &l, &e);
     if (k == ERR_NOT_FOUND) {
-        return different(f, "the pod has no interface %.*s", name);
+        return different(f, "the pod has no interface ", name, "");
     }
     if (k == 0 && !(l.flags & IFF_UP)) {
-        return different(f, "interface %.*s of the pod is down", name);
+        return different(f, "interface ", name, " of the pod is down");
     }
     if (k < 0 || addr_dump(nl, l.index, see_addr, &c, &e) < 0 ||
         route_dump(nl, &(struct route_filter){0}, see_route, &c, &e) < 0) {
@@ -276,7 +277,7 @@ static int check_pod_side(struct cni_request *r, const struct cni_attachment *at
     }
     if ((has_family(at->nets, at->n_nets, IP_V4) && !c.has_default_v4) ||
         (has_family(at->nets, at->n_nets, IP_V6) && !c.has_default_v6)) {
-        return different(f, "the pod of interface %.*s has no route to its gateway", name);
+        return different(f, "the pod of interface ", name, " has no route to its gateway");
     }
     return 0;
 }
@@ -288,10 +289,10 @@ int cni_kernel_check(struct cni_request *r, const struct cni_attachment *at, uin
     struct check c = {.nets = at->nets, .n_nets = at->n_nets};
     int k = link_get(r->s->nl, cstr(r, at->iface), &l, &e);
     if (k == ERR_NOT_FOUND) {
-        return different(f, "the host has no interface %.*s", at->iface);
+        return different(f, "the host has no interface ", at->iface, "");
     }
     if (k == 0 && !(l.flags & IFF_UP)) {
-        return different(f, "interface %.*s of the host is down", at->iface);
+        return different(f, "interface ", at->iface, " of the host is down");
     }
     if (k < 0 ||
         route_dump(r->s->nl, &(struct route_filter){.oif = l.index}, see_host_route, &c, &e) < 0) {

@@ -53,6 +53,7 @@ static void path_print(struct buf *b, const struct at *at) {
     }
 }
 
+MG_PRINTF(5, 0)
 static void fail_v(struct mctx *c, const struct at *at, uint32_t line, uint32_t col,
                    const char *fmt, va_list ap) {
     c->n_failed++;

@@ -183,7 +183,7 @@ struct mctx {
 void model_fail(struct mctx *c, const struct at *at, const struct jnode *node, const char *fmt, ...)
     MG_PRINTF(4, 5);
 /* The same, of a member of the map at `at`; the line is the member's, or the map's without one. */
-void model_fail_in(struct mctx *c, const struct at *at, const struct jnode *map, const char *member,
+void model_fail_in(struct mctx *c, const struct at *at, const struct jnode *map, const char *name,
                    const char *fmt, ...) MG_PRINTF(5, 6);
 /* The value for an error's text: quoted, cut, printable. Lives in the arena. */
 const char *model_found(struct mctx *c, const struct jnode *n);

@@ -419,15 +419,22 @@ static void put_problems(const struct node *n, struct buf *b) {
     vec_fini(&v);
 }
 
-static void put_status(const struct node *n, struct buf *b) {
+struct all_stats {
     struct calc_stats c;
     struct dataplane_stats d;
     struct links_stats l;
     struct cni_server_stats s;
-    calc_stats(n->calc, &c);
-    dataplane_stats(n->dataplane, &d);
-    links_stats(n->links, &l);
-    cni_server_stats(n->cni, &s);
+};
+static void read_stats(const struct node *n, struct all_stats *out) {
+    calc_stats(n->calc, &out->c);
+    dataplane_stats(n->dataplane, &out->d);
+    links_stats(n->links, &out->l);
+    cni_server_stats(n->cni, &out->s);
+}
+
+static void put_status(const struct node *n, struct buf *b) {
+    struct all_stats st;
+    read_stats(n, &st);
     buf_printf(b, "{\"code\":0,\"health\":\"%s\",\"node\":", health_of(n));
     json_quote(b, str_c(n->name));
     buf_printf(b,
@@ -439,19 +446,20 @@ static void put_status(const struct node *n, struct buf *b) {
     buf_printf(b,
                "\"policies\":%zu,\"activePolicies\":%zu,\"endpoints\":%zu,\"localEndpoints\":%zu,"
                "\"sets\":%zu,\"members\":%zu,\"chains\":%zu,",
-               c.policies, c.active_policies, c.endpoints, c.local_endpoints, c.sets, c.members,
-               d.chains);
+               st.c.policies, st.c.active_policies, st.c.endpoints, st.c.local_endpoints, st.c.sets,
+               st.c.members, st.d.chains);
     buf_printf(b,
                "\"transactions\":%llu,\"repairs\":%llu,\"linkRepairs\":%llu,\"lastApplyUs\":%lld,"
                "\"readyUs\":%lld,",
-               (unsigned long long)d.transactions, (unsigned long long)d.repairs,
-               (unsigned long long)l.repairs, (long long)n->last_apply_ns / 1000,
+               (unsigned long long)st.d.transactions, (unsigned long long)st.d.repairs,
+               (unsigned long long)st.l.repairs, (long long)n->last_apply_ns / 1000,
                (long long)(n->ready_ns - n->started_ns) / 1000);
     buf_printf(b,
                "\"cni\":{\"adds\":%llu,\"dels\":%llu,\"errors\":%llu,\"attachments\":%zu,"
                "\"lastAddUs\":%lld},\"problems\":[",
-               (unsigned long long)s.adds, (unsigned long long)s.dels, (unsigned long long)s.errors,
-               s.n_attachments, (long long)s.last_add_ns / 1000);
+               (unsigned long long)st.s.adds, (unsigned long long)st.s.dels,
+               (unsigned long long)st.s.errors, st.s.n_attachments,
+               (long long)st.s.last_add_ns / 1000);
     put_problems(n, b);
     buf_puts(b, "]}");
 }
@@ -506,37 +514,33 @@ static void metric(struct buf *b, const char *name, const char *type, const char
 
 static void put_metrics(void *arg, struct buf *b) {
     const struct node *n = arg;
-    struct calc_stats c;
-    struct dataplane_stats d;
-    struct links_stats l;
-    struct cni_server_stats s;
-    calc_stats(n->calc, &c);
-    dataplane_stats(n->dataplane, &d);
-    links_stats(n->links, &l);
-    cni_server_stats(n->cni, &s);
+    struct all_stats st;
+    read_stats(n, &st);
     metric(b, "felix_active_local_endpoints", "gauge", "Pods of this node.",
-           (double)c.local_endpoints);
+           (double)st.c.local_endpoints);
     metric(b, "felix_active_local_policies", "gauge", "Policies that select a pod of this node.",
-           (double)c.active_policies);
-    metric(b, "felix_active_local_selectors", "gauge", "Sets in use.", (double)c.sets);
-    metric(b, "felix_cluster_num_policies", "gauge", "Policies known.", (double)c.policies);
+           (double)st.c.active_policies);
+    metric(b, "felix_active_local_selectors", "gauge", "Sets in use.", (double)st.c.sets);
+    metric(b, "felix_cluster_num_policies", "gauge", "Policies known.", (double)st.c.policies);
     metric(b, "felix_cluster_num_workload_endpoints", "gauge", "Endpoints and network sets known.",
-           (double)c.endpoints);
-    metric(b, "felix_ipset_members", "gauge", "Members of all sets.", (double)c.members);
+           (double)st.c.endpoints);
+    metric(b, "felix_ipset_members", "gauge", "Members of all sets.", (double)st.c.members);
     metric(b, "felix_resync_state", "gauge", "1 wait for ready, 2 resync, 3 in sync.",
            n->in_sync ? 3 : 2);
     metric(b, "felix_int_dataplane_failures", "counter", "Transactions that the kernel refused.",
-           (double)d.refused);
+           (double)st.d.refused);
     metric(b, "margay_nft_transactions_total", "counter", "Transactions written.",
-           (double)d.transactions);
-    metric(b, "margay_nft_repairs_total", "counter", "Foreign changes undone.", (double)d.repairs);
+           (double)st.d.transactions);
+    metric(b, "margay_nft_repairs_total", "counter", "Foreign changes undone.",
+           (double)st.d.repairs);
     metric(b, "margay_link_repairs_total", "counter", "Interfaces put right again.",
-           (double)l.repairs);
+           (double)st.l.repairs);
     metric(b, "margay_last_apply_seconds", "gauge", "Calculation and transaction, last time.",
            (double)n->last_apply_ns / 1e9);
-    metric(b, "margay_cni_adds_total", "counter", "CNI ADDs answered.", (double)s.adds);
-    metric(b, "margay_cni_dels_total", "counter", "CNI DELs answered.", (double)s.dels);
-    metric(b, "margay_cni_errors_total", "counter", "CNI requests that failed.", (double)s.errors);
+    metric(b, "margay_cni_adds_total", "counter", "CNI ADDs answered.", (double)st.s.adds);
+    metric(b, "margay_cni_dels_total", "counter", "CNI DELs answered.", (double)st.s.dels);
+    metric(b, "margay_cni_errors_total", "counter", "CNI requests that failed.",
+           (double)st.s.errors);
     metric(b, "margay_problems", "gauge", "Resources that can't be enforced as written.",
            (double)n->problems.n);
 }

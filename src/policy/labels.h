@@ -13,7 +13,7 @@ struct ltab *ltab_new(void);
 void ltab_free(struct ltab *t);
 /* The id of a pair, with one more reference; ids start at 1. */
 uint32_t ltab_ref(struct ltab *t, struct str key, struct str value);
-void ltab_unref(struct ltab *t, uint32_t pair);
+void ltab_unref(struct ltab *t, uint32_t id);
 /* Views that live as long as the pair is referenced. */
 struct label ltab_label(const struct ltab *t, uint32_t pair);
 
@@ -36,7 +36,7 @@ void lidx_item_each_match(struct lidx *x, uint32_t item, void (*cb)(void *arg, v
 
 /* The selector and its strings must outlive the registration. */
 struct lsel *lidx_sel_new(struct lidx *x, const struct selector *s, void *user);
-void lidx_sel_free(struct lidx *x, struct lsel *s);
+void lidx_sel_free(struct lidx *x, struct lsel *l);
 /* Each item that matches. cb may not change the index. */
 void lidx_sel_each_match(struct lidx *x, struct lsel *s, void (*cb)(void *arg, void *item_user),
                          void *arg);

@@ -54,7 +54,7 @@ void tier_object(struct calc *c, struct str name, const struct object *o) {
         *t = (struct ctier){s->order.set, str_is(s->default_action, "Pass"), s->order.v};
     } else if (t) {
         size_t i = 0;
-        struct str k;
+        struct str k = STR_NULL;
         struct ctier *v;
         while (map_tier_next(&c->tiers, &i, &k, &v) && v != t) {
         }

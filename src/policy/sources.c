@@ -375,7 +375,7 @@ void netset_object(struct calc *c, const struct kind *k, struct str ns, struct s
     if (!o || !o->spec) {
         if (found) {
             size_t i = 0;
-            struct str key;
+            struct str key = STR_NULL;
             struct item **v;
             while (map_item_next(&c->netsets, &i, &key, &v) && v != found) {
             }

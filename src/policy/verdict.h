@@ -38,4 +38,4 @@ enum verdict verdict_of(const struct mirror *m, enum calc_dir dir, const struct 
 enum verdict verdict_both(const struct mirror *m, const struct packet *p);
 
 /* Everything as sorted text, ids replaced by names: equal states give equal text. */
-void mirror_print(const struct mirror *m, struct buf *b);
+void mirror_print(const struct mirror *m, struct buf *out);

@@ -87,21 +87,28 @@ static void stmt_done(sqlite3_stmt *st) {
     (void)sqlite3_clear_bindings(st);
 }
 
+/* A statement with the key, if there is one, as its first two parameters. */
+static int stmt_for(struct sq_store *s, enum sql_stmt which, const struct store_key *k,
+                    sqlite3_stmt **st, struct err *e) {
+    int r = stmt_get(s, which, st, e);
+    if (r == 0 && k) {
+        bind_str(*st, 1, k->space);
+        bind_str(*st, 2, k->key);
+    }
+    return r;
+}
+
 /* Runs a statement that gives no rows. k and value may be NULL, revision is bound when k is. */
 static int run(struct sq_store *s, enum sql_stmt which, const struct store_key *k,
                const struct str *value, uint64_t revision, struct err *e) {
     sqlite3_stmt *st;
-    int r = stmt_get(s, which, &st, e);
+    int r = stmt_for(s, which, k, &st, e);
     if (r < 0) {
         return r;
     }
-    if (k) {
-        bind_str(st, 1, k->space);
-        bind_str(st, 2, k->key);
-        if (value) {
-            bind_str(st, 3, *value);
-            (void)sqlite3_bind_int64(st, 4, (sqlite3_int64)revision);
-        }
+    if (k && value) {
+        bind_str(st, 3, *value);
+        (void)sqlite3_bind_int64(st, 4, (sqlite3_int64)revision);
     } else if (which == SQL_PRUNE) {
         (void)sqlite3_bind_int64(st, 1, (sqlite3_int64)revision);
     }
@@ -118,13 +125,9 @@ static int run(struct sq_store *s, enum sql_stmt which, const struct store_key *
 static int query_u64(struct sq_store *s, enum sql_stmt which, const struct store_key *k,
                      uint64_t *out, struct err *e) {
     sqlite3_stmt *st;
-    int r = stmt_get(s, which, &st, e);
+    int r = stmt_for(s, which, k, &st, e);
     if (r < 0) {
         return r;
-    }
-    if (k) {
-        bind_str(st, 1, k->space);
-        bind_str(st, 2, k->key);
     }
     int rc = sqlite3_step(st);
     if (rc == SQLITE_ROW) {

@@ -135,7 +135,7 @@ static void drop_missing(struct syncer *y) {
                                 .value = STR_NULL,
                                 .revision = y->list_revision};
         pass(y, &it);
-        free((char *)gone.p[i].p);
+        free((char *)(uintptr_t)gone.p[i].p);
     }
     vec_fini(&gone);
 }

@@ -47,7 +47,7 @@ static int send_all(int fd, const uint8_t *p, size_t n, int netns_fd, int64_t de
         struct cmsghdr align;
     } control;
     while (n > 0) {
-        struct iovec iov = {(void *)p, n};
+        struct iovec iov = {(void *)(uintptr_t)p, n};
         struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1};
         if (netns_fd >= 0) {
             memset(&control, 0, sizeof(control));

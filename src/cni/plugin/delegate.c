@@ -17,8 +17,6 @@
 
 #define ENV_MAX 2048
 
-extern char **environ;
-
 /* First regular, executable file of that name in the colon-separated folders. */
 static bool find_plugin(const char *path, const char *type, char *out, size_t cap) {
     for (const char *p = path; *p != '\0';) {

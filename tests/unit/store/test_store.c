@@ -18,7 +18,7 @@
 #include <cmocka.h>
 
 static char dir[64];
-static char url[128];
+static char url[144];
 static char path[128];
 
 static int setup(void **state) {
