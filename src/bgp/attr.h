@@ -100,8 +100,8 @@ unsigned as_path_len(struct str path);
 uint32_t as_path_first(struct str path);
 /* Last AS; 0: the path is empty or ends in a set. */
 uint32_t as_path_origin(struct str path);
-/* How often as is in it. */
-unsigned as_path_count(struct str path, uint32_t as);
+/* How often want is in it. */
+unsigned as_path_count(struct str path, uint32_t want);
 bool as_path_has_confed(struct str path);
 /* Puts as n times in front (segment type SEG_SEQUENCE or SEG_CONFED_SEQUENCE). out is reset. */
 void as_path_prepend(struct buf *out, struct str path, uint8_t seg, uint32_t as, unsigned n);
