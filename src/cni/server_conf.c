@@ -304,9 +304,13 @@ int cni_args_read(struct str text, struct arena *a, struct cni_args *out, struct
                  {"MARGAY_LABELS", &labels}};
     while (text.p && text.n) {
         struct str value = str_cut(&text, ';');
-        struct str key = str_cut(&value, '=');
+        struct str pair = value, key = str_cut(&value, '=');
+        if (pair.n && !value.p) {
+            return cni_fail(f, CNI_CODE_BAD_ENV, "KEY=VALUE pairs with ';' between them",
+                            "CNI_ARGS: %s is no pair", log_quote(pair));
+        }
         for (size_t i = 0; i < ARRAY_LEN(known); i++) {
-            if (value.p && value.n && str_is(key, known[i].key)) {
+            if (value.n && str_is(key, known[i].key)) {
                 *known[i].to = value;
             }
         }
