@@ -16,6 +16,10 @@ struct cli_command {
 extern const struct cli_command cli_commands[];
 const struct cli_command *cli_find(const char *name);
 
+/* Prints the reference that `what` names: kinds, index, settings, commands, or a kind. Exit code.
+ */
+int cli_docs(const char *what);
+
 /* Global flags, taken off the command line before a command sees it. */
 struct cli_globals {
     const char *state_dir, *run_dir, *datastore; /* NULL: default */

@@ -25,7 +25,9 @@ const struct cli_command cli_commands[] = {
                 "  margay apply --dry-run=client -f policy.yaml\n",
      cmd_apply},
     {"create", "-f FILE|DIR|-", "create objects that are not there yet",
-     FILE_FLAGS "\nexample: margay create -f pool.yaml\n", cmd_create},
+     FILE_FLAGS "\nAn object that is there already is an error and stays as it is.\n\n"
+                "example: margay create -f pool.yaml\n",
+     cmd_create},
     {"replace", "-f FILE|DIR|-", "replace objects that are there",
      FILE_FLAGS "\nA resourceVersion in the document is a condition.\n\n"
                 "example: margay get ippool default-ipv4-ippool -o yaml | margay replace -f -\n",
@@ -72,9 +74,11 @@ const struct cli_command cli_commands[] = {
      "    --netns PATH    take this namespace instead of making one\n"
      "    --port N=P/TCP  a named port\n    --service-account NAME\n"
      "    --cni-bin DIR   where margay-cni is\n"
-     "  exec NS/NAME -- COMMAND\n  del NS/NAME\n  list\n\n"
+     "  exec NS/NAME -- COMMAND   run in the pod's network namespace\n"
+     "  del NS/NAME       take it away again; what --netns gave stays\n"
+     "  list              pods made by this command\n\n"
      "examples:\n  margay pod add demo/web --label app=web\n"
-     "  margay pod exec demo/web -- ip address\n",
+     "  margay pod exec demo/web -- ip address\n  margay pod del demo/web\n",
      cmd_pod},
     {"ipam", "show|check", "addresses: how many are in use, and whether the books agree",
      "  show              per pool; --show-blocks: per block, too\n"
@@ -86,10 +90,18 @@ const struct cli_command cli_commands[] = {
      "  match SELECTOR k=v,k2=v2   exit code 0: matches, 1: does not\n\n"
      "example: margay selector match \"app in {'web','api'} && !has(canary)\" app=web\n",
      cmd_selector},
-    {"version", "", "versions of this program and of the agent", "", cmd_version},
+    {"version", "", "versions of this program and of the agent", "example: margay version\n",
+     cmd_version},
     {"completion", "bash|zsh|fish", "completion for a shell",
-     "example: margay completion bash > /etc/bash_completion.d/margay\n", cmd_completion},
-    {"help", "[COMMAND]", "this list, or help on a command", "", cmd_help},
+     "examples:\n  source <(margay completion bash)\n"
+     "  margay completion bash > /etc/bash_completion.d/margay\n",
+     cmd_completion},
+    {"help", "[COMMAND]", "this list, or help on a command",
+     "  --docs WHAT       the reference in Markdown: a kind (ippools), settings, index\n"
+     "  --man [COMMAND]   a man page\n\n"
+     "examples:\n  margay help apply\n  margay help --docs globalnetworkpolicies\n"
+     "  margay help --man pod | man -l -\n",
+     cmd_help},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
@@ -116,6 +128,11 @@ static void print_list(FILE *f) {
     }
     fprintf(f,
             "\nOptions of all commands:\n%s\n"
+            "Exit code: 0 done; 1 failed, or no where a command asks; 2 wrong usage.\n\n"
+            "Begin with:\n"
+            "    margay node &                                  the agent (root)\n"
+            "    margay pod add default/web --label app=web     a pod without a runtime\n"
+            "    margay status                                  is all well?\n\n"
             "Help on a command: margay COMMAND --help\n",
             global_help);
 }
@@ -178,13 +195,7 @@ int cmd_help(int argc, char **argv) {
         return 0;
     }
     if (argc > 2 && strcmp(argv[1], "--docs") == 0) {
-        const struct kind *k = cli_kind(argv[2]);
-        MG_CLEANUP(buf_fini) struct buf b = BUF_INIT(16 << 20);
-        if (k) {
-            kind_print_docs(k, &b);
-            fwrite(b.p, 1, b.n, stdout);
-        }
-        return k ? 0 : 1;
+        return cli_docs(argv[2]);
     }
     if (argc < 2) {
         print_list(stdout);

@@ -24,9 +24,12 @@ static void usage(FILE *f) {
         "  --datastore URL   default sqlite:STATE_DIR/margay.db (MARGAY_DATASTORE)\n"
         "  --config FILE     default /etc/margay/margay.yaml\n"
         "\n"
-        "Felix' settings are taken from FELIX_… , the file, and FelixConfiguration.\n"
+        "Felix' settings are taken from FELIX_…, the file, and FelixConfiguration, in this\n"
+        "order; margay help --docs settings lists them.\n"
         "\n"
-        "example: margay node --node-name pi --state-dir /var/lib/margay\n",
+        "examples:\n"
+        "  margay node --node-name pi\n"
+        "  FELIX_HEALTHENABLED=true margay node --state-dir /tmp/try\n",
         f);
 }
 

@@ -209,8 +209,9 @@ int settings_file(const char *path, struct arena *a, struct jnode **out, struct 
 }
 
 void settings_print(struct buf *b) {
+    buf_puts(b, "| name | default | allowed |\n| --- | --- | --- |\n");
     for (size_t i = 0; i < ARRAY_LEN(table); i++) {
-        buf_printf(b, "%-30s default %-14s %s\n", table[i].name,
+        buf_printf(b, "| %s | %s | %s |\n", table[i].name,
                    table[i].deflt[0] ? table[i].deflt : "(empty)", table[i].allowed);
     }
 }

@@ -37,5 +37,5 @@ void settings_fini(struct settings *s);
 MG_NODISCARD int settings_file(const char *path, struct arena *a, struct jnode **out,
                                struct err *e);
 
-/* One line a setting: name, environment name, default, what is allowed. Appended. */
+/* A Markdown table: name, default, what is allowed. Appended. */
 void settings_print(struct buf *b);

@@ -117,11 +117,11 @@ class CliTest(unittest.TestCase):
         self.run_cli('selector', 'match', "a == 'b'", 'a=c', code=1)
 
     def test_every_command_has_help_and_a_man_page(self):
-        names = [line.split()[0] for line in self.run_cli('help').splitlines()
-                 if line.startswith('  ') and not line.startswith('  -')]
+        names = self.run_cli('help', '--docs', 'commands').split()
         self.assertIn('apply', names)
         for name in names:
-            self.assertIn('usage: margay', self.run_cli(name, '--help'))
+            self.assertIn(f'  {name}', self.run_cli('help'))
+            self.assertRegex(self.run_cli(name, '--help'), r'(?s)usage: margay .*\nexamples?:')
             self.assertIn('.SH NAME', self.run_cli('help', '--man', name))
         for shell in ('bash', 'zsh', 'fish'):
             self.assertIn('margay', self.run_cli('completion', shell))
