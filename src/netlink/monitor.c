@@ -113,7 +113,7 @@ static void take(struct nl_monitor *m, unsigned max) {
         }
         any = true;
         int left = (int)n;
-        for (const struct nlmsghdr *h = (const struct nlmsghdr *)m->rx; mnl_nlmsg_ok(h, left);
+        for (const struct nlmsghdr *h = (const struct nlmsghdr *)m->rx; nl_msg_ok(h, left);
              h = mnl_nlmsg_next(h, &left)) {
             tell(m, h);
         }

@@ -1,6 +1,7 @@
 /* The kernel's side of nf_tables: commit, read back, listen. A request runs inside the sender's
  * system call, so the answers are there when sendmsg returns. */
 #include "netlink/nft_wire.h"
+#include "netlink/nl.h"
 
 #include "base/attr.h"
 #include "base/fd.h"
@@ -179,7 +180,7 @@ int nft_commit(struct nft_sock *s, struct nft_batch *b, struct err *e) {
             break;
         }
         int left = (int)n;
-        for (const struct nlmsghdr *h = (void *)s->rx; mnl_nlmsg_ok(h, left);
+        for (const struct nlmsghdr *h = (void *)s->rx; nl_msg_ok(h, left);
              h = mnl_nlmsg_next(h, &left)) {
             if (h->nlmsg_type != NLMSG_ERROR ||
                 mnl_nlmsg_get_payload_len(h) < sizeof(struct nlmsgerr)) {
@@ -372,7 +373,7 @@ static int receive(struct nft_sock *s, struct reader *r, uint32_t seq, uint32_t 
             return err_set(e, -err, "reading nf_tables: %s", strerror(err));
         }
         int left = (int)n;
-        for (const struct nlmsghdr *h = (void *)s->rx; mnl_nlmsg_ok(h, left);
+        for (const struct nlmsghdr *h = (void *)s->rx; nl_msg_ok(h, left);
              h = mnl_nlmsg_next(h, &left)) {
             if (h->nlmsg_seq != seq) {
                 continue; /* an answer that nobody waits for any more */
@@ -505,7 +506,7 @@ int nft_monitor_read(int fd, struct str table, uint32_t own_port) {
             return is_lost ? INT_MAX : foreign;
         }
         int left = (int)n;
-        for (const struct nlmsghdr *h = (void *)buf; mnl_nlmsg_ok(h, left);
+        for (const struct nlmsghdr *h = (void *)buf; nl_msg_ok(h, left);
              h = mnl_nlmsg_next(h, &left)) {
             if (h->nlmsg_pid == own_port || (h->nlmsg_type >> 8) != NFNL_SUBSYS_NFTABLES ||
                 (h->nlmsg_type & 0xff) == NFT_MSG_NEWGEN || foreign == INT_MAX - 1) {

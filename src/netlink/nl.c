@@ -275,7 +275,7 @@ static int read_error(const struct nlmsghdr *nlh, const char **text, size_t *tex
 static size_t take_answers(struct nl *nl, size_t bytes) {
     size_t n_new = 0;
     int left = (int)bytes;
-    for (const struct nlmsghdr *h = (const struct nlmsghdr *)nl->rx; mnl_nlmsg_ok(h, left);
+    for (const struct nlmsghdr *h = (const struct nlmsghdr *)nl->rx; nl_msg_ok(h, left);
          h = mnl_nlmsg_next(h, &left)) {
         size_t i = h->nlmsg_seq - nl->first_seq;
         if (h->nlmsg_type != NLMSG_ERROR || i >= nl->answers.n || nl->answers.p[i].has_come) {
@@ -359,7 +359,7 @@ static int collect(struct nl *nl, bool is_dump, struct buf *all, struct err *e) 
             return err_set(e, (int)k, "netlink: %s", err_name((int)k));
         }
         int left = (int)k;
-        for (const struct nlmsghdr *h = (const struct nlmsghdr *)nl->rx; mnl_nlmsg_ok(h, left);
+        for (const struct nlmsghdr *h = (const struct nlmsghdr *)nl->rx; nl_msg_ok(h, left);
              h = mnl_nlmsg_next(h, &left)) {
             if (h->nlmsg_seq != nl->first_seq) {
                 continue;

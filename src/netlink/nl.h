@@ -59,6 +59,13 @@ MG_NODISCARD int nl_dump(struct nl *nl, size_t header_bytes, nl_object_cb cb, vo
 MG_NODISCARD int nl_get(struct nl *nl, size_t header_bytes, nl_object_cb cb, void *arg,
                         struct err *e);
 
+/* Is there a whole message in what is left of a datagram? (mnl_nlmsg_ok takes lengths from 2^31 for
+ * negative.) */
+static inline bool nl_msg_ok(const struct nlmsghdr *nlh, int left) {
+    return left >= (int)sizeof(*nlh) && nlh->nlmsg_len >= sizeof(*nlh) &&
+           nlh->nlmsg_len <= (uint32_t)left;
+}
+
 /* Attributes of a message behind its fixed header: tb[0..max], NULL where absent. Attributes that
  * don't fit their message end the walk; unknown types are skipped. */
 struct nlattr;

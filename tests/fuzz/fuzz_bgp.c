@@ -99,6 +99,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
             struct str text = bgp_shutdown_text(&f);
             check(text.n <= 255);
             bgp_fail_name(&b, f.code, f.subcode);
+            buf_reset(&b);
             (void)bgp_hard_reset_open(&f);
             bgp_hard_reset_set(&f);
             bgp_notification_write(&b, &f);
