@@ -189,8 +189,21 @@ struct watching {
     struct getting *g;
     struct loop *l;
     const kind_vec *kinds;
+    char **names; /* none: all */
+    int n_names;
     int code;
 };
+
+static bool is_asked_for(const struct watching *w, const struct cli_item *item) {
+    bool kind = false, name = w->n_names == 0;
+    for (size_t i = 0; i < w->kinds->n; i++) {
+        kind |= w->kinds->p[i] == item->kind;
+    }
+    for (int i = 0; i < w->n_names; i++) {
+        name |= str_is(item->name, w->names[i]);
+    }
+    return kind && name;
+}
 
 static void on_change(void *arg, const struct store_item *it) {
     struct watching *w = arg;
@@ -198,10 +211,7 @@ static void on_change(void *arg, const struct store_item *it) {
     struct arena a = {0};
     struct cli_item item;
     if (take(g, it, &item, &a)) {
-        bool wanted = false;
-        for (size_t i = 0; i < w->kinds->n; i++) {
-            wanted |= w->kinds->p[i] == item.kind;
-        }
+        bool wanted = is_asked_for(w, &item);
         if (wanted && item.doc) {
             struct err e;
             struct buf b = BUF_INIT(64 << 20);
@@ -223,9 +233,9 @@ static void on_watch_end(void *arg, int code) {
     loop_stop(w->l);
 }
 
-static int watch(struct getting *g, const kind_vec *kinds) {
+static int watch(struct getting *g, const kind_vec *kinds, int n_names, char **names) {
     static const struct store_watch_ops ops = {on_change, on_watch_end, NULL};
-    struct watching w = {g, loop_new(), kinds, 0};
+    struct watching w = {g, loop_new(), kinds, names, n_names, 0};
     struct store_watch *sw = NULL;
     struct err e;
     struct str prefix =
@@ -280,7 +290,7 @@ static int run(struct getting *g, const kind_vec *kinds, int n_names, char **nam
         fprintf(stderr, one_ns ? "No resources found in %.*s namespace.\n" : "No resources found\n",
                 STR_FMT(g->ns));
     }
-    return rc == 0 && watched ? watch(g, kinds) : rc;
+    return rc == 0 && watched ? watch(g, kinds, n_names, names) : rc;
 }
 
 int cmd_get(int argc, char **argv) {

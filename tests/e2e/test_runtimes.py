@@ -41,14 +41,14 @@ def make_rootfs(folder):
     for name in ('bin', 'proc', 'sys', 'dev', 'etc', 'tmp'):
         (root / name).mkdir(parents=True)
     shutil.copy('/bin/busybox', root / 'bin' / 'busybox')
-    for applet in ('sh', 'ip', 'ping', 'nc', 'sleep', 'cat', 'true'):
+    for applet in ('sh', 'ip', 'ping', 'nc', 'sleep', 'cat', 'true', 'dd', 'wc', 'mkfifo'):
         (root / 'bin' / applet).symlink_to('busybox')
     for name in ('resolv.conf', 'hosts'):
         (root / 'etc' / name).touch()
     return root
 
 
-def make_cni(folder, agent, labels):
+def make_cni(folder, agent, labels, bandwidth=None):
     """A folder of plugins and one with the conflist; the reference plugins are chained behind."""
     bin_dir, conf_dir = pathlib.Path(folder) / 'cni-bin', pathlib.Path(folder) / 'net.d'
     bin_dir.mkdir()
@@ -61,7 +61,8 @@ def make_cni(folder, agent, labels):
                 'state_dir': agent.state, 'labels': labels,
                 'ipam': {'type': 'margay-ipam'}},
                {'type': 'tuning', 'sysctl': {'net.core.somaxconn': '500'}},
-               {'type': 'portmap', 'capabilities': {'portMappings': True}}]
+               {'type': 'portmap', 'capabilities': {'portMappings': True}},
+               {'type': 'bandwidth', **(bandwidth or {'capabilities': {'bandwidth': True}})}]
     (conf_dir / '10-margay.conflist').write_text(json.dumps(
         {'cniVersion': '1.0.0', 'name': 'lab', 'plugins': plugins}), encoding='utf-8')
     return bin_dir, conf_dir
