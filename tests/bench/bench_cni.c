@@ -1,20 +1,22 @@
 /* CNI ADD and DEL as a runtime sees them: posix_spawn of the plugin, its exit, in network
  * namespaces made beforehand. Plugins take turns, so that noise hits all alike.
  *
- * usage: bench_cni ROUNDS PARALLEL NAME=PLUGIN_PATH=CONF_FILE…
- * Prints one line a plugin and operation: NAME OPERATION MEDIAN_US P99_US (serial), then
- * NAME parallel-OPERATION WALL_US_PER_POD. */
+ * usage: bench_cni ROUNDS PARALLEL PRESENT NAME=PLUGIN_PATH=CONF_FILE…
+ * PRESENT pods of each plugin are there already. PARALLEL 1: none in parallel. Prints one line a
+ * plugin and operation: NAME OPERATION MEDIAN_US P99_US (serial), then NAME parallel-OPERATION
+ * WALL_US_PER_POD. */
 #include <fcntl.h>
 #include <sched.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { MAX_PLUGINS = 8, MAX_PODS = 512 };
+enum { MAX_PLUGINS = 8, MAX_PODS = 1024, BURST = 10 };
 
 struct plugin {
     const char *name, *path, *conf;
@@ -82,16 +84,26 @@ static double once(const struct plugin *p, const char *command, int pod, unsigne
     return now_us() - t;
 }
 
-static double parallel(const struct plugin *p, const char *command, int n, unsigned first) {
+/* n at a time, in the namespaces from pod on. */
+static double parallel(const struct plugin *p, const char *command, int pod, int n,
+                       unsigned first) {
     static pid_t pids[MAX_PODS];
     double t = now_us();
     for (int i = 0; i < n; i++) {
-        pids[i] = start(p, command, i, first + (unsigned)i);
+        pids[i] = start(p, command, pod + i, first + (unsigned)i);
     }
     for (int i = 0; i < n; i++) {
         finish(p, command, pids[i]);
     }
     return (now_us() - t) / n;
+}
+
+/* The pods that are there all the time. */
+static void crowd(const struct plugin *p, const char *command, int pod, int n) {
+    for (int i = 0; i < n; i += BURST) {
+        int left = n - i;
+        (void)parallel(p, command, pod + i, left < BURST ? left : BURST, 500000U + (unsigned)i);
+    }
 }
 
 static int cmp(const void *a, const void *b) {
@@ -101,24 +113,30 @@ static int cmp(const void *a, const void *b) {
 
 int main(int argc, char **argv) {
     static struct plugin plugins[MAX_PLUGINS];
-    int rounds = argc > 3 ? atoi(argv[1]) : 0, width = argc > 3 ? atoi(argv[2]) : 0;
-    int n = argc - 3;
-    if (rounds < 1 || rounds > 4096 || width < 1 || width > MAX_PODS || n > MAX_PLUGINS) {
-        fprintf(stderr, "usage: bench_cni ROUNDS PARALLEL NAME=PATH=CONF…\n");
+    int rounds = argc > 4 ? atoi(argv[1]) : 0, width = argc > 4 ? atoi(argv[2]) : 0;
+    int n = argc - 4, present = argc > 4 ? atoi(argv[3]) : 0;
+    if (rounds < 1 || rounds > 4096 || width < 1 || present < 0 || n > MAX_PLUGINS ||
+        width + present * n > MAX_PODS) {
+        fprintf(stderr, "usage: bench_cni ROUNDS PARALLEL PRESENT NAME=PATH=CONF…\n");
         return 2;
     }
     for (int i = 0; i < n; i++) {
-        char *eq = strchr(argv[3 + i], '='), *eq2 = eq ? strchr(eq + 1, '=') : NULL;
+        char *eq = strchr(argv[4 + i], '='), *eq2 = eq ? strchr(eq + 1, '=') : NULL;
         if (!eq2) {
             return 2;
         }
         *eq = *eq2 = 0;
-        plugins[i].name = argv[3 + i];
+        plugins[i].name = argv[4 + i];
         plugins[i].path = eq + 1;
         plugins[i].conf = eq2 + 1;
     }
-    for (int i = 0; i < width; i++) {
+    const struct rlimit files = {4096, 4096};
+    (void)setrlimit(RLIMIT_NOFILE, &files);
+    for (int i = 0; i < width + present * n; i++) {
         netns_fd[i] = make_netns();
+    }
+    for (int i = 0; i < n; i++) {
+        crowd(&plugins[i], "ADD", width + i * present, present);
     }
     for (int r = -2; r < rounds; r++) { /* two rounds to warm up */
         for (int i = 0; i < n; i++) {
@@ -140,14 +158,17 @@ int main(int argc, char **argv) {
         printf("%s ADD %.0f %.0f\n", p->name, p->add_us[rounds / 2], p->add_us[p99]);
         printf("%s DEL %.0f %.0f\n", p->name, p->del_us[rounds / 2], p->del_us[p99]);
     }
-    for (int r = 0; r < 3; r++) {
+    for (int r = 0; width > 1 && r < 3; r++) {
         for (int i = 0; i < n; i++) {
             unsigned first = 100000U + (unsigned)(r * width);
-            double add = parallel(&plugins[i], "ADD", width, first);
-            double del = parallel(&plugins[i], "DEL", width, first);
+            double add = parallel(&plugins[i], "ADD", 0, width, first);
+            double del = parallel(&plugins[i], "DEL", 0, width, first);
             printf("%s parallel-ADD %.0f\n%s parallel-DEL %.0f\n", plugins[i].name, add,
                    plugins[i].name, del);
         }
+    }
+    for (int i = 0; i < n; i++) {
+        crowd(&plugins[i], "DEL", width + i * present, present);
     }
     return 0;
 }
