@@ -537,7 +537,6 @@ struct cni_server *cni_server_new(struct loop *l, struct store *st, struct ipam 
     s->ops = ops;
     s->arg = arg;
     s->links = settings->links;
-    s->mtu = settings->mtu;
     s->node = arena_dup(&s->arena, settings->node_name);
     s->iface_prefix =
         arena_dup(&s->arena, settings->iface_prefix.n ? settings->iface_prefix : STR("cali"));

@@ -17,7 +17,6 @@ enum { CNI_SERVER_MAX_REQUESTS = 200 };
 struct cni_server_settings {
     struct str node_name;
     struct str iface_prefix; /* of pods' host sides; empty: "cali" */
-    uint32_t mtu;            /* where the configuration says none; 0: the kernel's default */
     struct links *links;     /* not owned */
 };
 
@@ -48,7 +47,8 @@ void cni_server_connection(struct cni_server *s, int take_fd);
 void cni_server_object(struct cni_server *s, const struct kind *kind, struct str ns,
                        struct str name);
 
-/* MTU of interfaces from now on, where the configuration says none; 0: the kernel's default. */
+/* MTU of interfaces from now on, where the configuration says none; 0 (at first): the kernel's
+ * default. */
 void cni_server_set_mtu(struct cni_server *s, uint32_t mtu);
 
 /* Carries out the DELs that plugins left in the folder (cni/wire.h, "Spool"), oldest first, and

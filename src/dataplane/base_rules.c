@@ -149,7 +149,8 @@ static void accept_source_prefixes(struct out *o) {
     vec_fini(&deps);
 }
 
-static void render_spoof_check(struct out *o) {
+/* First of all rules, without a look at the interface's prefix: this is every packet's way. */
+static void accept_own_sources(struct out *o) {
     static const struct {
         enum ip_family family;
         enum fixed_set set;
@@ -162,6 +163,9 @@ static void render_spoof_check(struct out *o) {
         nft_x_verdict(o->b, NF_ACCEPT, STR_NULL);
         end(o, "the pod's own address");
     }
+}
+
+static void render_spoof_check(struct out *o) {
     accept_source_prefixes(o);
     accept_nd(o, STR_NULL);
     /* Duplicate address detection asks from the unspecified address. */
@@ -218,6 +222,7 @@ uint64_t render_base(struct dataplane *d, enum base_chain c) {
     const struct dataplane_settings *s = &d->settings;
     switch (c) {
     case BASE_SPOOF:
+        accept_own_sources(&o);
         for (size_t i = 0; i < s->n_iface_prefixes; i++) {
             match_iface(begin(&o), NFT_META_IIFNAME, s->iface_prefixes[i]);
             nft_x_verdict(o.b, NFT_JUMP, str_c(bases[BASE_SPOOF_CHECK].name));

@@ -12,6 +12,7 @@
 #include "model/pool.h"
 #include "node/health.h"
 #include "node/listen.h"
+#include "node/mtu.h"
 #include "node/sd.h"
 #include "node/settings.h"
 #include "store/serve.h"
@@ -64,6 +65,7 @@ struct node {
     struct dataplane *dataplane;
     struct ipam *ipam;
     struct cni_server *cni;
+    struct mtu_watch *mtu;
     struct store_server *rpc;
     struct listener *listener;
     struct health *health, *metrics;
@@ -322,6 +324,22 @@ static void push_pools(struct node *n) {
     vec_fini(&v);
 }
 
+static void on_mtu(void *arg, uint32_t mtu) {
+    struct node *n = arg;
+    cni_server_set_mtu(n->cni, mtu);
+    LOG_I("node", "pod_mtu", "mtu=%u", mtu);
+}
+
+/* Without it pods have the kernel's default. */
+static void watch_mtu(struct node *n) {
+    struct err e = {0};
+    mtu_watch_free(n->mtu);
+    n->mtu = mtu_watch_new(n->loop, n->settings.mtu_pattern.p, on_mtu, n, &e);
+    if (!n->mtu) {
+        LOG_W("node", "mtu_not_watched", "error=%s", log_quote(str_c(e.msg)));
+    }
+}
+
 static void apply(struct node *n) {
     int64_t start = clock_ns();
     if (n->settings_dirty) {
@@ -329,6 +347,7 @@ static void apply(struct node *n) {
         read_settings(n);
         struct dataplane_settings d = dataplane_settings_of(&n->settings);
         dataplane_set_settings(n->dataplane, &d);
+        watch_mtu(n);
     }
     if (n->pools_dirty) {
         n->pools_dirty = false;
@@ -669,14 +688,13 @@ static int open_parts(struct node *n, struct err *e) {
     dataplane_on_applied(n->dataplane, on_applied, n);
     n->calc = calc_new(str_c(n->name), &sink, n);
     n->ipam = ipam_new(n->store, str_c(n->name));
-    struct cni_server_settings cs = {.node_name = str_c(n->name),
-                                     .iface_prefix = s->iface_prefixes[0],
-                                     .mtu = s->mtu,
-                                     .links = n->links};
+    struct cni_server_settings cs = {
+        .node_name = str_c(n->name), .iface_prefix = s->iface_prefixes[0], .links = n->links};
     n->cni = cni_server_new(n->loop, n->store, n->ipam, &cs, &cni_ops, n, e);
     if (!n->cni) {
         return e->code;
     }
+    watch_mtu(n);
     n->rpc = store_server_new(n->loop, n->store, &rpc_hooks, n);
     return 0;
 }
@@ -769,6 +787,7 @@ void node_free(struct node *n) {
     health_free(n->metrics);
     loop_timer_free(n->spool_timer);
     if (n->cni) {
+        mtu_watch_free(n->mtu);
         cni_server_free(n->cni);
     }
     while (n->waiters.n) {

@@ -4,6 +4,7 @@
 #include "base/vec.h"
 
 #include <fcntl.h>
+#include <regex.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -69,6 +70,16 @@ static bool take_log_prefix(struct settings *s, struct str v) {
     s->log_prefix = arena_dup(&s->a, v);
     return v.n <= 100;
 }
+static bool take_mtu_pattern(struct settings *s, struct str v) {
+    regex_t x;
+    struct str text = arena_dup(&s->a, v); /* with a NUL behind it */
+    if (v.n > 1000 || regcomp(&x, text.p, REG_EXTENDED | REG_NOSUB) != 0) {
+        return false;
+    }
+    regfree(&x);
+    s->mtu_pattern = text;
+    return true;
+}
 static bool take_log_level(struct settings *s, struct str v) {
     return log_level_parse(v, &s->log_level);
 }
@@ -110,6 +121,8 @@ static const struct setting {
     {"defaultEndpointToHostAction", take_to_host, "Drop", "Drop, Return, Accept"},
     {"disableConntrackInvalidCheck", take_invalid, "false", "true, false"},
     {"workloadSourceSpoofing", take_spoofing, "Disabled", "Disabled, Any"},
+    {"mtuIfacePattern", take_mtu_pattern, "^((en|wl|ww|sl|ib)[Pcopsvx].*|(eth|wlan|wwan).*)",
+     "a regular expression: interfaces whose smallest MTU pods get"},
     {"logPrefix", take_log_prefix, "calico-packet", "at most 100 bytes"},
     {"logSeverityScreen", take_log_level, "Info", "Trace, Debug, Info, Warning, Error, Fatal"},
     {"healthEnabled", take_health, "false", "true, false"},
@@ -156,7 +169,7 @@ static struct str from_env(const char *name) {
 }
 
 void settings_read(struct settings *out, const struct settings_sources *src) {
-    *out = (struct settings){.mtu = 0};
+    *out = (struct settings){.n_iface_prefixes = 0};
     const struct {
         const struct jnode *spec;
         const char *name;

@@ -20,7 +20,7 @@ struct settings {
     struct str health_host, metrics_host;
     uint16_t health_port, metrics_port;
     uint8_t route_proto;
-    uint32_t mtu;
+    struct str mtu_pattern;
 };
 
 /* What settings are made of. Trees of absent sources are NULL. */

@@ -186,6 +186,23 @@ def sources(node, name, peer):
     node.agent.delete([pod, other])
 
 
+def mtu(node, name):
+    """Pods get the MTU of the host's smallest interface, also when it changes."""
+    def of_pod():
+        node.must('ADD', 'mtu', name)
+        links = json.loads(node.lab.run(name, ['ip', '-j', 'link', 'show', 'eth0']))
+        node.must('DEL', 'mtu', name)
+        return links[0]['mtu']
+
+    node.lab.batch('node', ['link add eth7 mtu 1400 type veth peer name other',
+                            'link add docker9 mtu 1000 type veth peer name more'])
+    assert of_pod() == 1400, of_pod()
+    node.lab.batch('node', ['link set eth7 mtu 1450'])
+    assert of_pod() == 1450, of_pod()
+    node.lab.batch('node', ['link del eth7', 'link del docker9'])
+    assert of_pod() == 1500, of_pod()
+
+
 def main(kills=60):
     random.seed(3)
     with Lab() as lab:
@@ -201,7 +218,8 @@ def main(kills=60):
             node.must('DEL', 'first', 'p0')
             for part, argv in ((many, (names,)), (plugins_killed, (names, kills)),
                                (agents_killed, (names, kills // 3)),
-                               (del_without_agent, (names[:20],)), (sources, ('p0', 'p1'))):
+                               (del_without_agent, (names[:20],)), (sources, ('p0', 'p1')),
+                               (mtu, ('p0',))):
                 start = time.monotonic()
                 said = part(node, *argv)
                 print(f'{part.__name__}: nothing left behind, {time.monotonic() - start:.1f} s '
