@@ -106,6 +106,7 @@ int cmd_patch(int argc, char **argv);
 int cmd_label(int argc, char **argv);
 int cmd_annotate(int argc, char **argv);
 int cmd_status(int argc, char **argv);
+int cmd_explain(int argc, char **argv);
 int cmd_pod(int argc, char **argv);
 int cmd_ipam(int argc, char **argv);
 int cmd_selector(int argc, char **argv);

@@ -85,6 +85,17 @@ const struct cli_command cli_commands[] = {
      "  check             exit code 1 when blocks, handles and affinities disagree\n"
      "  -o json|yaml|jsonpath=…\n\nexample: margay ipam show --show-blocks\n",
      cmd_ipam},
+    {"explain", "SRC -> DST PROTOCOL/PORT",
+     "would a connection be let through, and which rule decides",
+     "SRC and DST are NAMESPACE/POD or an address; PROTOCOL/PORT is tcp/80, udp/53, sctp/9 or "
+     "icmp.\n\n"
+     "Answered for a new connection by the calculation that programs the kernel, from what the\n"
+     "store has now: each policy on the way, each of its rules, and why it does not match.\n"
+     "Quote the arrow, or leave it out.\n\n"
+     "Exit code: 0 allowed, 1 denied, 2 unknown.\n\n"
+     "examples:\n  margay explain prod/web '->' prod/db tcp/5432\n"
+     "  margay explain 192.0.2.7 prod/web tcp/80\n",
+     cmd_explain},
     {"selector", "parse|match SELECTOR [LABELS]", "try Calico's selector language",
      "  parse SELECTOR             the canonical form, or the error and where it is\n"
      "  match SELECTOR k=v,k2=v2   exit code 0: matches, 1: does not\n\n"

@@ -2,11 +2,13 @@
 
 #include "policy/calc_int.h"
 
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 struct mset {
     struct calc_set s;
-    char *uid;
+    char *uid, *text;
     struct member_map members;
     VEC(struct prefix) nets; /* members that are not whole addresses */
 };
@@ -50,6 +52,7 @@ static void mset_free(struct mset *s) {
     member_map_fini(&s->members);
     vec_fini(&s->nets);
     free(s->uid);
+    free(s->text);
     free(s);
 }
 static void mep_free(struct mep *e) {
@@ -80,7 +83,8 @@ static void on_set_new(void *arg, const struct calc_set *s) {
     mg_assert(x != NULL);
     x->s = *s;
     x->uid = strndup(s->uid.p, s->uid.n);
-    mg_assert(x->uid != NULL);
+    x->text = strndup(s->text.p ? s->text.p : "", s->text.n);
+    mg_assert(x->uid != NULL && x->text != NULL);
     *id_mset_put(&m->sets, s->id, NULL) = x;
 }
 
@@ -228,47 +232,105 @@ static bool has_named(const struct mirror *m, const uint32_t *sets, size_t n, co
     return false;
 }
 
-static bool side_matches(const struct mirror *m, const struct calc_side *s, const struct ip46 *ip,
-                         uint8_t protocol, uint16_t port) {
-    if ((s->n_nets && !has_net(s->nets, s->n_nets, ip)) ||
-        has_net(s->not_nets, s->n_not_nets, ip) ||
-        (s->set && !set_has(m, s->set, ip, protocol, port)) ||
-        (s->not_set && set_has(m, s->not_set, ip, protocol, port)) ||
-        (s->service_set && !set_has(m, s->service_set, ip, protocol, port))) {
-        return false;
+/* true, and the reason if it is asked for. */
+static bool miss(struct buf *why, const char *fmt, ...) MG_PRINTF(2, 3);
+static bool miss(struct buf *why, const char *fmt, ...) {
+    if (why) {
+        char text[2048];
+        va_list ap;
+        va_start(ap, fmt);
+        (void)vsnprintf(text, sizeof(text), fmt, ap);
+        va_end(ap);
+        buf_puts(why, text);
     }
-    if ((s->n_ports || s->n_port_sets) && !has_port(s->ports, s->n_ports, port) &&
-        !has_named(m, s->port_sets, s->n_port_sets, ip, protocol, port)) {
-        return false;
-    }
-    return !has_port(s->not_ports, s->n_not_ports, port) &&
-           !has_named(m, s->not_port_sets, s->n_not_port_sets, ip, protocol, port);
+    return true;
 }
 
-static bool rule_matches(const struct mirror *m, const struct calc_rule *r,
-                         const struct packet *p) {
+static const char *set_text(const struct mirror *m, uint32_t id) {
+    struct mset **s = id_mset_get(&m->sets, id);
+    return s ? (*s)->text : "nothing";
+}
+
+/* One end of the packet against one side of a rule. */
+struct end {
+    const char *name;
+    const struct ip46 *ip;
+    uint8_t protocol;
+    uint16_t port;
+};
+
+static bool side_misses(const struct mirror *m, const struct calc_side *s, const struct end *x,
+                        struct buf *why) {
+    if (s->n_nets && !has_net(s->nets, s->n_nets, x->ip)) {
+        return miss(why, "its %s nets are others", x->name);
+    }
+    if (has_net(s->not_nets, s->n_not_nets, x->ip)) {
+        return miss(why, "its %s notNets (except) have the address", x->name);
+    }
+    if (s->set && !set_has(m, s->set, x->ip, x->protocol, x->port)) {
+        return miss(why, "the %s is not selected by %s", x->name, set_text(m, s->set));
+    }
+    if (s->not_set && set_has(m, s->not_set, x->ip, x->protocol, x->port)) {
+        return miss(why, "the %s is selected by the notSelector %s", x->name,
+                    set_text(m, s->not_set));
+    }
+    if (s->service_set && !set_has(m, s->service_set, x->ip, x->protocol, x->port)) {
+        return miss(why, "the %s is no endpoint of %s", x->name, set_text(m, s->service_set));
+    }
+    if ((s->n_ports || s->n_port_sets) && !has_port(s->ports, s->n_ports, x->port) &&
+        !has_named(m, s->port_sets, s->n_port_sets, x->ip, x->protocol, x->port)) {
+        return miss(why, "its %s ports are others", x->name);
+    }
+    if (has_port(s->not_ports, s->n_not_ports, x->port) ||
+        has_named(m, s->not_port_sets, s->n_not_port_sets, x->ip, x->protocol, x->port)) {
+        return miss(why, "its %s notPorts have the port", x->name);
+    }
+    return false;
+}
+
+/* why NULL: the answer alone. */
+static bool rule_misses(const struct mirror *m, const struct calc_rule *r, const struct packet *p,
+                        struct buf *why) {
     unsigned family = p->src.family == IP_V4 ? CALC_V4 : CALC_V6;
-    if (r->never || !(r->families & family) || (r->protocol >= 0 && r->protocol != p->protocol) ||
-        (r->not_protocol >= 0 && r->not_protocol == p->protocol)) {
-        return false;
+    if (r->never) {
+        return miss(why, "it can match nothing");
+    }
+    if (!(r->families & family)) {
+        return miss(why, "it is for IPv%u", family == CALC_V4 ? 6U : 4U);
+    }
+    if (r->protocol >= 0 && r->protocol != p->protocol) {
+        return miss(why, "it is for protocol %d", r->protocol);
+    }
+    if (r->not_protocol >= 0 && r->not_protocol == p->protocol) {
+        return miss(why, "it is not for protocol %d", r->not_protocol);
     }
     if (r->icmp_type >= 0 &&
         (r->icmp_type != p->icmp_type || (r->icmp_code >= 0 && r->icmp_code != p->icmp_code))) {
-        return false;
+        return miss(why, "it is for ICMP type %d", r->icmp_type);
     }
     if (r->not_icmp_type >= 0 && r->not_icmp_type == p->icmp_type &&
         (r->not_icmp_code < 0 || r->not_icmp_code == p->icmp_code)) {
-        return false;
+        return miss(why, "it is not for ICMP type %d", r->not_icmp_type);
     }
-    return side_matches(m, &r->src, &p->src, p->protocol, p->sport) &&
-           side_matches(m, &r->dst, &p->dst, p->protocol, p->dport);
+    const struct end src = {"source", &p->src, p->protocol, p->sport};
+    const struct end dst = {"destination", &p->dst, p->protocol, p->dport};
+    return side_misses(m, &r->src, &src, why) || side_misses(m, &r->dst, &dst, why);
 }
 
 /* The first rule that decides (Log does not); NULL: none. */
 static const struct calc_rule *first_match(const struct mirror *m, const struct calc_policy *p,
-                                           const struct packet *k) {
+                                           const struct packet *k, const struct verdict_walk *w) {
+    MG_CLEANUP(buf_fini) struct buf why = BUF_INIT(1 << 16);
+    if (p && w) {
+        w->policy(w->arg, p);
+    }
     for (size_t i = 0; p && i < p->n_rules; i++) {
-        if (p->rules[i].action != RULE_LOG && rule_matches(m, &p->rules[i], k)) {
+        buf_reset(&why);
+        bool is_miss = rule_misses(m, &p->rules[i], k, w ? &why : NULL);
+        if (w) {
+            w->rule(w->arg, &p->rules[i], is_miss ? buf_view(&why) : STR_NULL);
+        }
+        if (!is_miss && p->rules[i].action != RULE_LOG) {
             return &p->rules[i];
         }
     }
@@ -276,13 +338,13 @@ static const struct calc_rule *first_match(const struct mirror *m, const struct 
 }
 
 static enum verdict walk(const struct mirror *m, const struct calc_chain *c, const struct packet *p,
-                         struct verdict_why *why) {
+                         struct verdict_why *why, const struct verdict_walk *w) {
     for (size_t t = 0; t < c->n_tiers; t++) {
         const struct calc_rule *r = NULL;
         const struct calc_policy *pol = NULL;
         for (size_t i = 0; i < c->tiers[t].n_policies && !r; i++) {
             pol = id_mpol_get(&m->policies, c->tiers[t].policies[i]);
-            r = first_match(m, pol, p);
+            r = first_match(m, pol, p, w);
         }
         if (r && r->action != RULE_PASS) {
             *why = (struct verdict_why){WHY_RULE, pol, r, STR_NULL};
@@ -295,7 +357,7 @@ static enum verdict walk(const struct mirror *m, const struct calc_chain *c, con
     }
     for (size_t i = 0; i < c->n_profiles; i++) {
         const struct calc_policy *pol = id_mpol_get(&m->policies, c->profiles[i]);
-        const struct calc_rule *r = first_match(m, pol, p);
+        const struct calc_rule *r = first_match(m, pol, p, w);
         if (r && r->action != RULE_PASS) {
             *why = (struct verdict_why){WHY_RULE, pol, r, STR_NULL};
             return r->action == RULE_ALLOW ? VERDICT_ALLOW : VERDICT_DENY;
@@ -305,17 +367,22 @@ static enum verdict walk(const struct mirror *m, const struct calc_chain *c, con
     return VERDICT_DENY;
 }
 
-enum verdict verdict_of(const struct mirror *m, enum calc_dir dir, const struct packet *p,
-                        struct verdict_why *why) {
+enum verdict verdict_explain(const struct mirror *m, enum calc_dir dir, const struct packet *p,
+                             struct verdict_why *why, const struct verdict_walk *w) {
     const struct ip46 *own = dir == CALC_INGRESS ? &p->dst : &p->src;
     struct mep **e;
     for (size_t i = 0; id_mep_next(&m->endpoints, &i, NULL, &e);) {
         if (has_net((*e)->e.nets, (*e)->e.n_nets, own)) {
-            return walk(m, dir == CALC_INGRESS ? &(*e)->e.ingress : &(*e)->e.egress, p, why);
+            return walk(m, dir == CALC_INGRESS ? &(*e)->e.ingress : &(*e)->e.egress, p, why, w);
         }
     }
     *why = (struct verdict_why){WHY_NOT_AN_ENDPOINT, NULL, NULL, STR_NULL};
     return VERDICT_ALLOW;
+}
+
+enum verdict verdict_of(const struct mirror *m, enum calc_dir dir, const struct packet *p,
+                        struct verdict_why *why) {
+    return verdict_explain(m, dir, p, why, NULL);
 }
 
 enum verdict verdict_both(const struct mirror *m, const struct packet *p) {

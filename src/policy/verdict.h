@@ -34,6 +34,15 @@ struct verdict_why {
  * is not judged: allow, WHY_NOT_AN_ENDPOINT. */
 enum verdict verdict_of(const struct mirror *m, enum calc_dir dir, const struct packet *p,
                         struct verdict_why *why);
+/* The same, telling of each policy that was looked at, and of each of its rules: why it did not
+ * match, or STR_NULL if it did. w may be NULL. */
+struct verdict_walk {
+    void (*policy)(void *arg, const struct calc_policy *p);
+    void (*rule)(void *arg, const struct calc_rule *r, struct str miss);
+    void *arg;
+};
+enum verdict verdict_explain(const struct mirror *m, enum calc_dir dir, const struct packet *p,
+                             struct verdict_why *why, const struct verdict_walk *w);
 /* Both directions, as on this node: the sender's egress, then the receiver's ingress. */
 enum verdict verdict_both(const struct mirror *m, const struct packet *p);
 

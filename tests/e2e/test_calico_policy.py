@@ -7,6 +7,7 @@ cases, from OFFSET on, then so many random ones.
 
 import pathlib
 import random
+import subprocess
 import sys
 import time
 
@@ -26,6 +27,7 @@ SELECTORS = ["all()", "pod == 'a'", "pod != 'a'", "tier in {'web', 'db'}", "has(
 NAMESPACES = [None, None, "all()", "ns == 'x'", "has(env)", "env == 'dev'", "global()"]
 NETS = ['10.80.1.0/24', '10.80.2.11/32', '10.90.0.9/32', 'fd80:0:0:1::/64', 'fd90::9/128',
         '0.0.0.0/0', '::/0', '10.80.0.0/22']
+EXPLAINED = 6  # connections a case
 PORTS = [80, 81, '80:81', 'web', 'dns', '1:79']
 
 
@@ -129,6 +131,7 @@ class Run:
 
     def __init__(self, lab, agent, topology):
         self.lab, self.agent, self.topology = lab, agent, topology
+        self.pick = random.Random(6)
 
     def disagreements(self, objects):
         """Apply, probe, compare, delete."""
@@ -138,11 +141,36 @@ class Run:
         except CommandFailed as error:  # the generator must know what the API refuses
             self.agent.delete(list(reversed(objects)))
             return [str(error)]
+        lines = self.explained(oracle)
+        if lines:
+            self.agent.delete(list(reversed(objects)))
+            return lines
         lines = self.compare(oracle, 1.0)
         if lines:  # a probe lost on a busy machine is no answer: ask once more
             lines = self.compare(oracle, 3.0)
         self.agent.delete(list(reversed(objects)))
         self.agent.call('status', '--wait')
+        return lines
+
+    def explained(self, oracle):
+        """`margay explain` of a few connections, by pods' names and by addresses."""
+        lines = []
+        places = self.topology.places()
+        for i in range(EXPLAINED):
+            src, dst = self.pick.sample(sorted(places), 2)
+            flow = self.pick.choice(self.topology.flows)
+            family = 4 if i % 2 else self.pick.choice((4, 6))
+            ips = [places[name][0 if family == 4 else 1] for name in (src, dst)]
+            words = ips if i % 2 == 0 else [name if '/' in name else ip
+                                            for name, ip in zip((src, dst), ips)]
+            command = [self.agent.margay, '--state-dir', self.agent.state, 'explain', words[0], '->',
+                       words[1], format_flow(flow)]
+            done = subprocess.run(self.lab.command('node', command), capture_output=True, text=True,
+                                  check=False, timeout=60)
+            wanted = 0 if oracle.allowed(*ips, *flow, family) else 1
+            if done.returncode != wanted:
+                lines.append(f'explain: {" ".join(command[4:])}: {done.returncode}, should be '
+                             f'{wanted}\n{done.stdout}{done.stderr}')
         return lines
 
     def compare(self, oracle, timeout):
