@@ -101,14 +101,22 @@ static void match_endpoint(struct explaining *x, struct end *e, struct str ns,
     }
 }
 
+/* An item of the store, in the arena; NULL if it is none that this version knows. */
+static struct jnode *read_item(const struct store_item *it, struct arena *a, const struct kind **k,
+                               struct str *ns, struct str *name) {
+    struct jnode *doc = NULL;
+    bool is_known = kind_split_key(it->key, k, ns, name) == 0 &&
+                    json_parse(it->value, &json_limits_default, a, &doc, NULL) == 0;
+    return is_known ? doc : NULL;
+}
+
 static int on_endpoint(void *arg, const struct store_item *it) {
     struct explaining *x = arg;
     const struct kind *k = NULL;
     struct str ns, name;
     struct arena a = {0};
-    struct jnode *doc = NULL;
-    if (kind_split_key(it->key, &k, &ns, &name) == 0 && k->id == K_WORKLOAD_ENDPOINT &&
-        json_parse(it->value, &json_limits_default, &a, &doc, NULL) == 0) {
+    const struct jnode *doc = read_item(it, &a, &k, &ns, &name);
+    if (doc && k->id == K_WORKLOAD_ENDPOINT) {
         match_endpoint(x, &x->src, ns, doc);
         match_endpoint(x, &x->dst, ns, doc);
     }
@@ -169,11 +177,10 @@ static int on_object(void *arg, const struct store_item *it) {
     const struct kind *k = NULL;
     struct str ns, name;
     struct arena a = {0};
-    struct jnode *doc = NULL;
     struct object o;
     struct model_errors errs = {.a = &a};
-    if (kind_split_key(it->key, &k, &ns, &name) == 0 &&
-        json_parse(it->value, &json_limits_default, &a, &doc, NULL) == 0) {
+    struct jnode *doc = read_item(it, &a, &k, &ns, &name);
+    if (doc) {
         (void)!object_read(doc, MODEL_STORE, ns, &a, &o, &errs);
         if (o.kind == k) {
             calc_object(x->calc, k, ns, name, &o);

@@ -388,7 +388,7 @@ void cni_removals_free(struct cni_server *s) {
 
 static void on_delegated(struct cni_request *r, uint32_t code, struct str text) {
     if (code == UINT32_MAX) {
-        /* From the spool, or the plugin has gone: it isn't there to run the IPAM plugin. */
+        /* The plugin has gone: it isn't there to run the IPAM plugin. Its runtime comes again. */
         LOG_W("cni", "ipam_not_run", "type=%s container=%s its address may stay taken",
               log_quote(r->conf.ipam_type), log_quote(r->strings[WIRE_CONTAINERID]));
         cni_answer(r, 0, STR(""));
@@ -411,7 +411,8 @@ static void on_removed(void *arg, struct cni_removal *m) {
     }
     if (did_fail) {
         cni_answer_fail(r);
-    } else if (r->conf.has_ipam && !r->conf.is_own_ipam) {
+    } else if (r->conf.has_ipam && !r->conf.is_own_ipam && r->spool_dir < 0) {
+        /* From the spool: the plugin that queued it has run the IPAM plugin. */
         cni_delegate_ipam(r, "DEL", on_delegated);
     } else {
         cni_answer(r, 0, STR(""));

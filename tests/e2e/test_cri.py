@@ -10,7 +10,6 @@ import importlib.util
 import io
 import json
 import pathlib
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -21,7 +20,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 from agent import Agent  # noqa: E402
 from lab import CommandFailed, Lab  # noqa: E402
-from test_runtimes import REFERENCE, check, in_node, make_cni, make_rootfs, pings, run  # noqa: E402
+from test_runtimes import (check, in_node, make_cni, make_rootfs, missing_tools,  # noqa: E402
+                           pings, run, wait_for_containerd)
 
 IMAGE = 'lab.local/busybox:1'
 NAMESPACE = {'apiVersion': 'v1', 'kind': 'Namespace', 'metadata': {'name': 'demo'}}
@@ -105,11 +105,7 @@ state = "{folder}/cri-state"
         stub = importlib.import_module('cri_pb2_grpc').RuntimeServiceStub(
             grpc.insecure_channel(f'unix://{self.sock}'))
         self.stub = Deadlines(stub)
-        end = time.monotonic() + 20
-        while not pings(run, lab, ['ctr', '-a', self.sock, 'version']):
-            if time.monotonic() > end:
-                raise CommandFailed('containerd did not start')
-            time.sleep(0.1)
+        wait_for_containerd(lab, self.sock)
 
     def stop(self):
         for pod in self.pods:
@@ -213,10 +209,11 @@ def wait_for(is_so, what, seconds=20):
 
 
 def main():
-    missing = [name for name in ('containerd', 'ctr', 'runc', 'busybox') if not shutil.which(name)]
-    missing += [name for name in ('grpc', 'grpc_tools') if not importlib.util.find_spec(name)]
-    if missing or not (REFERENCE / 'bandwidth').exists():
-        print(f'skipped: not installed: {missing or "containernetworking-plugins"}')
+    missing = missing_tools(('containerd', 'ctr', 'runc', 'busybox'), 'bandwidth')
+    missing += ''.join(f' python3-{name}' for name in ('grpc', 'grpc_tools')
+                       if not importlib.util.find_spec(name))
+    if missing:
+        print(f'skipped: not installed: {missing}')
         return 77
     with tempfile.TemporaryDirectory(prefix='mg-cri-') as folder, Lab() as lab:
         lab.netns('node')

@@ -151,12 +151,24 @@ def test_ctr(lab, agent, folder, root):
         daemon.wait(10)
 
 
-def run_ctr(lab, agent, root, sock, bin_dir, conf_dir):
-    end = time.monotonic() + 10
+def wait_for_containerd(lab, sock, seconds=20):
+    end = time.monotonic() + seconds
     while not pings(run, lab, ['ctr', '-a', sock, 'version']):
         if time.monotonic() > end:
             raise CommandFailed('containerd did not start')
         time.sleep(0.1)
+
+
+def missing_tools(names, plugin):
+    """What a runtime test needs and is not installed, as text; empty: nothing."""
+    missing = [name for name in names if not shutil.which(name)]
+    if not (REFERENCE / plugin).exists():
+        missing.append('containernetworking-plugins')
+    return ', '.join(missing)
+
+
+def run_ctr(lab, agent, root, sock, bin_dir, conf_dir):
+    wait_for_containerd(lab, sock)
     for path in ('/opt/cni/bin', '/etc/cni/net.d'):
         pathlib.Path(path).mkdir(parents=True, exist_ok=True)
     out = run(lab, ['unshare', '-m', '--propagation', 'private', 'sh', '-ec',
@@ -172,10 +184,9 @@ def run_ctr(lab, agent, root, sock, bin_dir, conf_dir):
 
 
 def main():
-    missing = [name for name in ('podman', 'containerd', 'ctr', 'runc', 'busybox')
-               if not shutil.which(name)]
-    if missing or not (REFERENCE / 'portmap').exists():
-        print(f'skipped: not installed: {missing or "containernetworking-plugins"}')
+    missing = missing_tools(('podman', 'containerd', 'ctr', 'runc', 'busybox'), 'portmap')
+    if missing:
+        print(f'skipped: not installed: {missing}')
         return 77
     with tempfile.TemporaryDirectory(prefix='mg-rt-') as folder, Lab() as lab:
         lab.netns('node')

@@ -310,8 +310,40 @@ static int take_field(struct scan *s, struct field *fd, struct fail *f) {
     return 0;
 }
 
+/* Value of "type" in a value that skip_value has passed; left alone unless both are what they
+ * should be. */
+static void find_type(struct scan s, char *to, size_t cap) {
+    char key[8] = "";
+    skip_space(&s);
+    if (!take(&s, '{')) {
+        return;
+    }
+    skip_space(&s);
+    do {
+        struct text k = {key, sizeof(key), 0};
+        skip_space(&s);
+        if (!take_string(&s, &k)) {
+            return; /* the object is empty */
+        }
+        skip_space(&s);
+        (void)take(&s, ':');
+        skip_space(&s);
+        bool is_type = k.n == strlen("type") && memcmp(key, "type", k.n) == 0;
+        if (is_type && s.p < s.end && *s.p == '"') {
+            struct text t = {to, cap, 0};
+            if (!take_string(&s, &t) || t.n == TOO_LONG || memchr(to, '\0', t.n) != NULL) {
+                to[0] = '\0';
+            }
+            return;
+        }
+        (void)skip_value(&s);
+        skip_space(&s);
+    } while (take(&s, ','));
+}
+
 /* The top-level object. Leaves f->code 0 for plain syntax errors. */
-static int take_document(struct scan *s, struct field *fields, size_t n_fields, struct fail *f) {
+static int take_document(struct scan *s, struct field *fields, size_t n_fields, struct conf *c,
+                         struct fail *f) {
     char key[32] = "";
     skip_space(s);
     if (!take(s, '{')) {
@@ -336,8 +368,12 @@ static int take_document(struct scan *s, struct field *fields, size_t n_fields, 
                     fd = &fields[i];
                 }
             }
+            struct scan value = *s;
             if (fd != NULL ? take_field(s, fd, f) < 0 : !skip_value(s)) {
                 return -1;
+            }
+            if (t.n == strlen("ipam") && memcmp(key, "ipam", t.n) == 0) {
+                find_type(value, c->ipam_type, sizeof(c->ipam_type));
             }
             skip_space(s);
         } while (take(s, ','));
@@ -360,7 +396,7 @@ int conf_parse(const uint8_t *text, size_t n, struct conf *c, struct fail *f) {
     struct scan s = {text, text + n, 0};
     memset(c, 0, sizeof(*c));
     f->code = 0;
-    if (take_document(&s, fields, ARRAY_LEN(fields), f) == 0) {
+    if (take_document(&s, fields, ARRAY_LEN(fields), c, f) == 0) {
         return 0;
     }
     if (f->code != 0) {

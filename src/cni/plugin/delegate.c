@@ -187,7 +187,7 @@ int delegate_run(const struct request *r, const char *type, const char *command,
                  size_t *out_bytes) {
     static char *envp[ENV_MAX];
     static char file[PATH_MAX];
-    char command_var[32];
+    static char command_var[32]; /* as long as envp, which names it */
     struct fail f = {0};
     int status = 0;
     *out_bytes = 0;
@@ -210,7 +210,7 @@ int delegate_run(const struct request *r, const char *type, const char *command,
         }
     }
     if (f.code != 0) {
-        *out_bytes = fail_json(&f, "", (char *)out, WIRE_TEXT_MAX);
+        *out_bytes = fail_json(&f, r->version, (char *)out, WIRE_TEXT_MAX);
         return 1;
     }
     return WEXITSTATUS(status);

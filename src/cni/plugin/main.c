@@ -80,8 +80,30 @@ static int check_conf(const struct conf *c, enum cni_command cmd, struct fail *f
     return 0;
 }
 
+static int print_answer(const uint8_t *text, size_t n, int exit_code, struct fail *f) {
+    int rc = print_all(text, n);
+    return rc < 0 ? fail_set(f, CNI_IO, "", "writing to stdout: %s", strerror(-rc)) : exit_code;
+}
+
+/* A DEL that no agent takes: left for it, except for what only a plugin can do, to run another IPAM
+ * plugin, which is done now. If that fails the runtime comes again, and the DEL is queued twice. */
+static int queue_del(const struct request *r, const struct conf *c, struct fail *f) {
+    static uint8_t out[WIRE_TEXT_MAX];
+    size_t n = 0;
+    if (spool_request(r, f) < 0) {
+        return -1;
+    }
+    if (r->is_ipam || !is_cni_name(c->ipam_type, strlen(c->ipam_type)) ||
+        strcmp(c->ipam_type, "margay-ipam") == 0 || strcmp(c->ipam_type, "calico-ipam") == 0) {
+        return 0;
+    }
+    int code = delegate_run(r, c->ipam_type, "DEL", r->stdin_text, r->stdin_bytes,
+                            now_ms() + r->answer_ms, out, &n);
+    return code == 0 ? 0 : print_answer(out, n, code, f);
+}
+
 /* Asks the agent; the exit code, or -1 with f. */
-static int ask(struct request *r, struct fail *f) {
+static int ask(struct request *r, const struct conf *c, struct fail *f) {
     const uint8_t *text = NULL;
     size_t n = 0;
     int exit_code = 1;
@@ -90,11 +112,10 @@ static int ask(struct request *r, struct fail *f) {
     }
     enum agent_result res = agent_call(r, &text, &n, &exit_code, f);
     if (res == AGENT_ANSWERED) {
-        int rc = print_all(text, n);
-        return rc < 0 ? fail_set(f, CNI_IO, "", "writing to stdout: %s", strerror(-rc)) : exit_code;
+        return print_answer(text, n, exit_code, f);
     }
     if (r->cmd == CNI_DEL) {
-        return spool_request(r, f) < 0 ? -1 : 0;
+        return queue_del(r, c, f);
     }
     if (r->cmd == CNI_STATUS) {
         f->code = CNI_NOT_AVAILABLE; /* whatever the reason, no ADD would succeed now */
@@ -126,13 +147,13 @@ static int run(struct request *r, struct conf *c, struct fail *f) {
         *f = conf_fail;
         return -1;
     }
-    return check_conf(c, r->cmd, f) < 0 ? -1 : ask(r, f);
+    return check_conf(c, r->cmd, f) < 0 ? -1 : ask(r, c, f);
 }
 
 int main(int argc, char **argv) {
     static struct conf c;
     struct fail f = {0};
-    struct request r = {.netns_fd = -1};
+    struct request r = {.version = c.version, .netns_fd = -1};
     char out[4096];
     fill_std_fds();
     signal(SIGPIPE, SIG_IGN);

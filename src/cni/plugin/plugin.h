@@ -44,6 +44,8 @@ struct conf {
     char type[256];
     char socket[108]; /* path of the agent's socket; as long as sun_path */
     char state_dir[1024];
+    char
+        ipam_type[256]; /* ipam.type; empty also if it is no text, which is for the agent to tell */
 };
 
 /* Bytes in the UTF-8 sequence at p (1..4), 0 if it is none. */
@@ -68,8 +70,9 @@ MG_NODISCARD int print_versions(const char *version);
 /* A request after its checks. Strings belong to the environment. */
 struct request {
     enum cni_command cmd;
-    bool is_ipam;       /* run as margay-ipam or calico-ipam */
-    const char *socket; /* agent's */
+    bool is_ipam;        /* run as margay-ipam or calico-ipam */
+    const char *version; /* cniVersion of the configuration; "" without */
+    const char *socket;  /* agent's */
     const char *state_dir;
     const char *cni_path;
     const char *strings[WIRE_STDIN]; /* of enum wire_request_string */

@@ -562,6 +562,34 @@ class WithoutAgent(Case):
         self.assertEqual((r["flags"], r["command"], r["containerid"], r["ifname"], r["stdin"],
                           r["netns"]), (0, b"DEL", b"c0ffee", b"eth0", text, b"/proc/self/ns/net"))
 
+    def test_queued_del_runs_another_ipam_plugin(self):
+        """Only the plugin can: the agent that comes later has not the runtime's environment."""
+        seen = os.path.join(self.bin, "seen")
+        path = os.path.join(self.bin, "host-local")
+        for code in (0, 3):
+            with open(path, "w", encoding="utf-8") as f:
+                f.write('#!/bin/sh\necho "$CNI_COMMAND $CNI_CONTAINERID" >%s\ncat >>%s\n'
+                        "echo '{\"code\": 11, \"msg\": \"later\"}'\nexit %d\n" % (seen, seen, code))
+            os.chmod(path, 0o755)
+            text = self.conf(ipam={"x": [{"type": "no"}], "type": "host-local"})
+            p = self.plugin("DEL", stdin=text, CNI_PATH=self.bin)
+            self.assertEqual(p.returncode, code)
+            if code:
+                self.assertEqual(json.loads(p.stdout)["msg"], "later")
+            else:
+                self.assertEqual(p.stdout, b"")
+            with open(seen, "rb") as f:
+                self.assertEqual(f.read(), b"DEL c0ffee\n" + text)
+            os.unlink(seen)
+        self.assertEqual(len(self.spooled()), 2)
+        for ipam in ({"type": "margay-ipam"}, {"type": "calico-ipam"}, {"type": 5}, {}, 5,
+                     {"type": "../bin/host-local"}):
+            p = self.plugin("DEL", stdin=self.conf(ipam=ipam), CNI_PATH=self.bin)
+            self.assertEqual((p.returncode, p.stdout), (0, b""), ipam)
+            self.assertFalse(os.path.exists(seen), ipam)
+        p = self.plugin("DEL", stdin=self.conf(ipam={"type": "nowhere"}), CNI_PATH=self.bin)
+        self.assert_error(p, 7, "nowhere")
+
     def test_every_del_is_kept_in_order(self):
         for i in range(12):
             self.assertEqual(self.plugin("DEL", CNI_CONTAINERID="c%d" % i).returncode, 0)

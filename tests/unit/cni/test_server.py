@@ -731,6 +731,24 @@ class Delegated(Server):
         self.assertEqual(self.calls(), ["ADD", "CHECK", "DEL"])
         self.assertEqual(self.host_links(), {})
 
+    def test_del_without_an_agent_runs_it_once(self):
+        pod = self.new_netns()
+        self.fake_ipam(json.dumps({"ips": [{"address": "10.99.0.7/24"}]}))
+        conf = {"ipam": {"type": "fake-ipam"}}
+        self.add("c1", pod, conf=conf)
+        self.stop()
+        self.delete("c1", pod, conf=conf)
+        self.assertEqual(self.calls(), ["ADD", "DEL"])
+        self.start()
+        spool = os.path.join(self.dir, "state", "spool")
+        self.assertEqual(self.say("spool " + spool), "1 ")
+        for _ in range(100):
+            if not self.host_links() and not os.listdir(spool):
+                break
+            time.sleep(0.05)
+        self.assertEqual((self.host_links(), os.listdir(spool)), ({}, []))
+        self.assertEqual(self.calls(), ["ADD", "DEL"])
+
     def test_pod_cidr_of_the_node(self):
         pod = self.new_netns()
         path = os.path.join(self.dir, "host-local")
