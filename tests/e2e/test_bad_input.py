@@ -299,6 +299,28 @@ class BadInput(unittest.TestCase):
             s.close()
         self.assertLess(self.rss() - before, 65536, 'KiB more')
 
+    def test_a_document_of_another_kind_does_not_undo_a_policy(self):
+        """Whatever comes to stand at a policy's key: what was known of it holds on, and is told."""
+        policy = {**GNP, 'spec': {'selector': 'all()', 'types': ['Ingress']}}
+        self.agent.apply([policy])
+        known = json.loads(self.agent.call('status', '-o', 'json'))['policies']
+        for value in ({'apiVersion': 'v1', 'kind': 'Pod', 'metadata': {'name': 'g'}},
+                      {'apiVersion': 'x/v1', 'kind': 'Nonsense'}, {}, []):
+            with self.dial() as s:
+                s.sendall(frame(json.dumps({
+                    'op': 'put', 'space': 'r', 'value': json.dumps(value),
+                    'key': 'GlobalNetworkPolicy.projectcalico.org//g'}).encode()))
+                self.assertIn(b'"code"', s.recv(65536))
+            done = subprocess.run(self.lab.command('node', [
+                self.agent.margay, '--state-dir', self.agent.state, 'status', '--wait', '-o',
+                'json']), capture_output=True, text=True, timeout=60, check=False)
+            status = json.loads(done.stdout)
+            self.assertEqual(status['policies'], known, value)
+            self.assertIn('GlobalNetworkPolicy/g', [p['object'] for p in status['problems']], value)
+        self.agent.apply([policy])
+        self.assertEqual(json.loads(self.agent.call('status', '-o', 'json'))['problems'], [])
+        self.agent.delete([policy])
+
     def test_descriptors_that_nobody_asked_for(self):
         for data in (frame(b'{"op":"revision"}'), b'MGC1' + struct.pack('>II', 1, 4) + b'\0' * 4):
             for _ in range(20):
