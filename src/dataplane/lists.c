@@ -26,6 +26,11 @@ static const char *kind_short(struct str kind) {
         {"GlobalNetworkPolicy", "gnp"},
         {"KubernetesNetworkPolicy", "knp"},
         {"KubernetesClusterNetworkPolicy", "kcnp"},
+        {"AdminNetworkPolicy", "anp"},
+        {"BaselineAdminNetworkPolicy", "banp"},
+        {"StagedNetworkPolicy", "snp"},
+        {"StagedGlobalNetworkPolicy", "sgnp"},
+        {"StagedKubernetesNetworkPolicy", "sknp"},
         {"Profile", "profile"},
     };
     for (size_t i = 0; i < ARRAY_LEN(names); i++) {
@@ -447,7 +452,7 @@ static void want_sources(struct dataplane *d, const struct dep *e, bool on) {
 }
 
 void dep_update(struct dataplane *d, const struct calc_endpoint *e) {
-    if (e->iface.n == 0 || e->iface.n > 15) {
+    if (e->host || e->iface.n == 0 || e->iface.n > 15) {
         return; /* no such interface can exist */
     }
     bool is_new;

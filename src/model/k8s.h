@@ -54,6 +54,7 @@ struct k8s_network_policy {
     struct label_selector pod_selector;
     LIST(struct k8s_rule) ingress, egress;
     struct str_list policy_types;
+    struct str staged_action; /* StagedKubernetesNetworkPolicy */
 };
 
 struct service_port {

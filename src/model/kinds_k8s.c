@@ -223,7 +223,7 @@ const struct kind_def def_k8s_network_policy = {
 
 static const char *const STAGED_ACTIONS[] = {"Set", "Delete", "Learn", "Ignore", NULL};
 static const struct field F_STAGED[] = {
-    {NAMED("stagedAction"), F_STR, .flags = FF_FILL, .values = STAGED_ACTIONS, .dflt = "\"Set\"",
+    {NAMED("stagedAction"), F_STR, KNP(staged_action), .flags = FF_FILL, .values = STAGED_ACTIONS, .dflt = "\"Set\"",
      .doc = "what enforcing it would do: Set, Delete, Learn or Ignore"},
     K8S_POLICY_FIELDS,
 };

@@ -54,6 +54,8 @@ struct rule {
     struct entity_rule source, destination;
     struct http_match http;
     struct str_map annotations; /* metadata.annotations */
+    uint16_t index; /* which of the policy's own rules it is (conversions make several of one);
+                       filled in by the calculation */
     bool is_broken; /* it had errors. MODEL_STORE, so that no error lets more through: Deny and Pass
                        became a Deny of everything, Allow and Log match nothing */
 };

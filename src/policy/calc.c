@@ -67,6 +67,12 @@ void calc_object(struct calc *c, const struct kind *k, struct str ns, struct str
     case K_K8S_NETWORK_POLICY:
     case K_NETWORK_POLICY:
     case K_GLOBAL_NETWORK_POLICY:
+    case K_CLUSTER_NETWORK_POLICY:
+    case K_ADMIN_NETWORK_POLICY:
+    case K_BASELINE_ADMIN_NETWORK_POLICY:
+    case K_STAGED_NETWORK_POLICY:
+    case K_STAGED_GLOBAL_NETWORK_POLICY:
+    case K_STAGED_KUBERNETES_NETWORK_POLICY:
         policy_object(c, k, ns, name, o);
         break;
     case K_TIER:

@@ -73,6 +73,8 @@ struct calc_policy {
     enum calc_dir dir;
     /* "NetworkPolicy", "GlobalNetworkPolicy", "KubernetesNetworkPolicy", "Profile", … */
     struct str kind, tier, ns, name; /* tier of a profile: empty */
+    bool is_staged;                  /* decides nothing */
+    bool is_untracked;               /* what it allows is not tracked */
     const struct calc_rule *rules;
     size_t n_rules;
 };
@@ -93,10 +95,19 @@ struct calc_chain {
     size_t n_profiles;
 };
 
-/* A local pod's interface. */
+/* What a host endpoint has beside its own traffic's lists. No list holds profiles; a list without
+ * tiers lets everything pass, and so does the end of one of them but forward's. Indexed by enum
+ * calc_dir. */
+struct calc_host {
+    struct calc_chain forward[2];
+    struct calc_chain untracked[2]; /* before connection tracking */
+    struct calc_chain pre_dnat;     /* ingress, before DNAT */
+};
+
+/* A local pod's interface, or a host endpoint of this node. */
 struct calc_endpoint {
     uint32_t id;
-    struct str iface;          /* host side */
+    struct str iface;          /* host side; of a host endpoint: interfaceName, maybe "*" or none */
     struct str ns, name;       /* of the pod; container id as name where there is no Pod */
     const struct prefix *nets; /* its own addresses, whole (/32, /128) */
     size_t n_nets;
@@ -104,6 +115,10 @@ struct calc_endpoint {
     size_t n_spoof_ok;
     uint8_t mac[6]; /* of the pod side; zero when unknown */
     struct calc_chain ingress, egress;
+    const struct calc_host *host; /* NULL: a pod. nets are the expected addresses */
+    /* What would hold with the staged policies enforced, [CALC_INGRESS] and [CALC_EGRESS]; NULL: no
+     * staged policy concerns it. */
+    const struct calc_chain *staged;
 };
 
 struct calc_ops {

@@ -68,6 +68,9 @@ struct cpol {
     bool has_order;
     double order;
     unsigned types;
+    bool is_staged; /* no part in any decision */
+    bool is_untracked, is_pre_dnat, is_on_forward;
+    char *replaces; /* of staged: key of the enforced policy that it stands for */
     const struct selector *sel;
     struct lsel *lsel; /* in the index of local endpoints */
     struct ruleset dirs[2];
@@ -76,7 +79,7 @@ struct cpol {
 };
 
 /* What a profile is made of: a Profile resource, or a Namespace or ServiceAccount. */
-enum prof_source { PROF_RESOURCE, PROF_K8S, N_PROF_SOURCES };
+enum prof_source { PROF_BUILTIN, PROF_RESOURCE, PROF_K8S, N_PROF_SOURCES };
 struct prof_def {
     bool exists;
     struct arena a;
@@ -114,6 +117,7 @@ struct item {
     struct endpoint_port *ports;
     size_t n_ports;
     /* Local endpoints only. */
+    bool is_host;
     uint32_t id;
     struct str iface, ns, name;
     struct prefix *spoof_ok;
@@ -167,6 +171,12 @@ struct cservice {
 #define MAP_HASH(k) hash_str(k)
 #define MAP_EQ(a, b) str_eq(a, b)
 #include "base/map.tmpl.h"
+#define MAP_NAME map_replaced
+#define MAP_KEY struct str
+#define MAP_VAL bool
+#define MAP_HASH(k) hash_str(k)
+#define MAP_EQ(a, b) str_eq(a, b)
+#include "base/map.tmpl.h"
 #define MAP_NAME map_prof
 #define MAP_KEY struct str
 #define MAP_VAL struct cprof *
@@ -212,6 +222,7 @@ struct calc {
     struct lidx *all, *local;
     struct map_set sets;
     struct map_pol policies;
+    struct map_replaced replaced; /* keys of policies that a staged one stands for */
     struct map_prof profiles;
     struct map_tier tiers;
     struct map_src sources;  /* "ns/pod", or "wep:NAME" for endpoints without a pod */
@@ -245,9 +256,10 @@ void csets_emit_gone(struct calc *c);
 void cset_free(struct calc *c, struct cset *s);
 
 /* ---- compile.c ---- */
-/* Copies a rule as written into an arena. */
-void rule_copy(struct arena *a, struct rule *dst, const struct rule *src);
+/* Copies rules as written into an arena. */
 struct rule *rules_copy(struct arena *a, const struct rule *src, size_t n);
+/* The same, and numbers them. */
+struct rule *rules_keep(struct arena *a, const struct rule *src, size_t n);
 /* Compiles the rules into s->out; takes references to sets. ns: of the policy, empty if none.
  * problem: filled with the first thing that can't be enforced as written (left alone otherwise). */
 void ruleset_compile(struct calc *c, struct ruleset *s, struct str ns, struct err *problem);
@@ -266,6 +278,15 @@ MG_NODISCARD int k8s_selector(const struct label_selector *s, struct buf *out, s
 void k8s_rules(const struct k8s_network_policy *p, enum calc_dir dir, struct arena *a,
                struct rule **out, size_t *n_out, struct err *problem);
 
+/* ---- admin.c ---- */
+struct admin_policy;
+/* Selector text of the pods that the policy is for. */
+MG_NODISCARD int admin_subject(const struct admin_policy *p, struct arena *a, struct buf *out,
+                               struct err *e);
+/* Its rules as Calico's, in the arena. problem as in ruleset_compile. */
+void admin_rules(const struct admin_policy *p, enum calc_dir dir, struct arena *a,
+                 struct rule **out, size_t *n_out, struct err *problem);
+
 /* ---- policies.c ---- */
 void policy_object(struct calc *c, const struct kind *k, struct str ns, struct str name,
                    const struct object *o);
@@ -276,6 +297,8 @@ void policies_emit(struct calc *c);
 void policy_dirty(struct calc *c, struct cpol *p);
 void policies_fini(struct calc *c);
 /* Order of evaluation: tier, order, name. */
+/* Does it count, with staged policies enforced or as it is? */
+bool policy_takes_part(const struct calc *c, const struct cpol *p, bool with_staged);
 int policy_cmp(const struct calc *c, const struct cpol *a, const struct cpol *b);
 struct ctier tier_of(const struct calc *c, struct str name, bool *exists);
 
@@ -300,7 +323,8 @@ struct item_in {
     size_t n_nets;
     const struct endpoint_port *ports;
     size_t n_ports;
-    /* Local endpoint: iface given. */
+    bool is_local, is_host;
+    /* Local endpoints. */
     struct str iface, pod_ns, pod_name;
     const struct prefix *spoof_ok;
     size_t n_spoof_ok;

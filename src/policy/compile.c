@@ -49,7 +49,7 @@ static void copy_entity(struct arena *a, struct entity_rule *dst, const struct e
     }
 }
 
-void rule_copy(struct arena *a, struct rule *dst, const struct rule *src) {
+static void rule_copy(struct arena *a, struct rule *dst, const struct rule *src) {
     *dst = *src;
     /* HTTP matches and annotations are not for the packet path. */
     dst->http = (struct http_match){.set = src->http.set};
@@ -62,6 +62,14 @@ struct rule *rules_copy(struct arena *a, const struct rule *src, size_t n) {
     struct rule *dst = arena_array(a, struct rule, n);
     for (size_t i = 0; i < n; i++) {
         rule_copy(a, &dst[i], &src[i]);
+    }
+    return dst;
+}
+
+struct rule *rules_keep(struct arena *a, const struct rule *src, size_t n) {
+    struct rule *dst = rules_copy(a, src, n);
+    for (size_t i = 0; i < n; i++) {
+        dst[i].index = (uint16_t)i;
     }
     return dst;
 }
@@ -261,7 +269,16 @@ static int16_t opt16(const struct opt_int *o) {
     return o->set ? (int16_t)o->v : -1;
 }
 
-static void compile_rule(struct compiling *x, const struct rule *in, struct str ns, size_t index,
+/* Matches on the insides of a connection are for a proxy, not for the packet path: such a rule,
+ * which can only allow, matches nothing. */
+static int check_http(const struct rule *in, struct err *e) {
+    return in->http.set ? err_set(e, ERR_INVALID,
+                                  "http: needs a proxy that looks into connections, which this "
+                                  "dataplane has not: the rule matches nothing")
+                        : 0;
+}
+
+static void compile_rule(struct compiling *x, const struct rule *in, struct str ns,
                          struct calc_rule *out, struct err *problem) {
     *out = (struct calc_rule){.action = in->action,
                               .families = CALC_V4 | CALC_V6,
@@ -271,7 +288,7 @@ static void compile_rule(struct compiling *x, const struct rule *in, struct str 
                               .icmp_code = -1,
                               .not_icmp_type = -1,
                               .not_icmp_code = -1,
-                              .index = (uint16_t)index};
+                              .index = in->index};
     if (in->icmp.set) {
         out->icmp_type = opt16(&in->icmp.type);
         out->icmp_code = opt16(&in->icmp.code);
@@ -294,10 +311,13 @@ static void compile_rule(struct compiling *x, const struct rule *in, struct str 
     if (r == 0) {
         r = compile_side(x, &in->destination, ns, false, &out->dst, &out->families, &e);
     }
+    if (r == 0) {
+        r = check_http(in, &e);
+    }
     if (r < 0) {
         if (!problem->code) {
-            err_set(problem, r, "%s rule %zu: %s", x->s->dir == CALC_INGRESS ? "ingress" : "egress",
-                    index, e.msg);
+            err_set(problem, r, "%s[%u]: %s", x->s->dir == CALC_INGRESS ? "ingress" : "egress",
+                    in->index, e.msg);
         }
         if (in->action == RULE_DENY) {
             struct calc_rule all = {.action = RULE_DENY,
@@ -308,7 +328,7 @@ static void compile_rule(struct compiling *x, const struct rule *in, struct str 
                                     .icmp_code = -1,
                                     .not_icmp_type = -1,
                                     .not_icmp_code = -1,
-                                    .index = (uint16_t)index};
+                                    .index = in->index};
             *out = all;
             return;
         }
@@ -330,7 +350,7 @@ void ruleset_compile(struct calc *c, struct ruleset *s, struct str ns, struct er
     struct compiling x = {.c = c, .s = s, .scratch = &scratch};
     struct calc_rule *rules = arena_array(&s->a, struct calc_rule, s->n_rules);
     for (size_t i = 0; i < s->n_rules; i++) {
-        compile_rule(&x, &s->rules[i], ns, i, &rules[i], problem);
+        compile_rule(&x, &s->rules[i], ns, &rules[i], problem);
     }
     arena_fini(&scratch);
     s->out.rules = rules;

@@ -223,11 +223,12 @@ static void take(struct calc *c, struct item *it, const struct item_in *in) {
     for (size_t i = 0; i < in->n_profiles; i++) {
         it->profs[it->n_profs++] = profile_get(c, in->profiles[i]);
         profile_join(c, it->profs[i], it, true);
-        if (in->iface.n) {
+        if (in->is_local) {
             profile_local(c, it->profs[i], true);
         }
     }
-    if (in->iface.n) {
+    if (in->is_local) {
+        it->is_host = in->is_host;
         it->iface = arena_dup(a, in->iface);
         it->ns = arena_dup(a, in->pod_ns);
         it->name = arena_dup(a, in->pod_name);
@@ -240,7 +241,7 @@ static void take(struct calc *c, struct item *it, const struct item_in *in) {
 
 void item_set(struct calc *c, struct item **slot, const struct item_in *in) {
     struct item *it = *slot;
-    if (it && (it->local_lid != 0) != (in->iface.n != 0)) {
+    if (it && (it->local_lid != 0) != in->is_local) {
         item_free(c, it);
         it = NULL;
     }
@@ -252,7 +253,7 @@ void item_set(struct calc *c, struct item **slot, const struct item_in *in) {
         it->a.first_bytes = 128;
         it->lid = lidx_item_new(c->all, it);
         c->n_items++;
-        if (in->iface.n) {
+        if (in->is_local) {
             it->local_lid = lidx_item_new(c->local, it);
             it->id = ++c->next_id;
             c->n_local++;
@@ -305,15 +306,38 @@ static int pol_cmp(const void *a, const void *b) {
     return policy_cmp(sorting, *(struct cpol *const *)a, *(struct cpol *const *)b);
 }
 
-static void build_chain(struct calc *c, const struct item *it, enum calc_dir dir,
+/* Which policies a list holds. */
+enum list_use { USE_NORMAL, USE_STAGED, USE_FORWARD, USE_UNTRACKED, USE_PRE_DNAT };
+
+static bool takes_part(const struct calc *c, const struct cpol *p, enum calc_dir dir,
+                       enum list_use use) {
+    bool is_special = p->is_untracked || p->is_pre_dnat;
+    if (!(p->types & (dir == CALC_INGRESS ? POLICY_INGRESS : POLICY_EGRESS)) ||
+        !policy_takes_part(c, p, use == USE_STAGED)) {
+        return false;
+    }
+    switch (use) {
+    case USE_FORWARD:
+        return p->is_on_forward && !is_special;
+    case USE_UNTRACKED:
+        return p->is_untracked;
+    case USE_PRE_DNAT:
+        return p->is_pre_dnat;
+    case USE_NORMAL:
+    case USE_STAGED:
+        break;
+    }
+    return !is_special;
+}
+
+static void build_chain(struct calc *c, const struct item *it, enum calc_dir dir, enum list_use use,
                         struct chain_build *b, struct calc_chain *out) {
-    unsigned want = dir == CALC_INGRESS ? POLICY_INGRESS : POLICY_EGRESS;
     vec_clear(&b->tiers);
     vec_clear(&b->ids);
     vec_clear(&b->profiles);
     for (size_t i = 0; i < it->pols.n; i++) {
         const struct cpol *p = it->pols.p[i];
-        if (!(p->types & want)) {
+        if (!takes_part(c, p, dir, use)) {
             continue;
         }
         struct calc_tier *last = b->tiers.n ? &b->tiers.p[b->tiers.n - 1] : NULL;
@@ -332,7 +356,8 @@ static void build_chain(struct calc *c, const struct item *it, enum calc_dir dir
         b->tiers.p[i].policies = b->ids.p + at;
         at += b->tiers.p[i].n_policies;
     }
-    for (uint32_t i = 0; i < it->n_profs; i++) {
+    bool has_profiles = use == USE_NORMAL || use == USE_STAGED;
+    for (uint32_t i = 0; has_profiles && i < it->n_profs; i++) {
         if (profile_def(it->profs[i])) {
             vec_push(&b->profiles, it->profs[i]->dirs[dir].id);
         }
@@ -358,11 +383,20 @@ static uint64_t endpoint_hash(const struct calc_endpoint *e) {
         h = hash_fixed(h, e->spoof_ok[i].ip.b, 16) + e->spoof_ok[i].len;
     }
     h = hash_fixed(h, e->mac, sizeof(e->mac));
-    return chain_hash(chain_hash(h, &e->ingress) ^ 1, &e->egress) | 1;
+    h = chain_hash(chain_hash(h, &e->ingress) ^ 1, &e->egress);
+    for (size_t i = 0; e->staged && i < 2; i++) {
+        h = chain_hash(h ^ 2, &e->staged[i]);
+    }
+    for (size_t i = 0; e->host && i < 2; i++) {
+        h = chain_hash(h ^ 3, &e->host->forward[i]);
+        h = chain_hash(h ^ 4, &e->host->untracked[i]);
+    }
+    return (e->host ? chain_hash(h ^ 5, &e->host->pre_dnat) : h) | 1;
 }
 
 /* A profile that does not exist contributes nothing: without a policy, nothing gets through. */
 static void report_profiles(struct calc *c, const struct item *it) {
+    const struct kind *k = &model_kinds[it->is_host ? K_HOST_ENDPOINT : K_POD];
     for (uint32_t i = 0; i < it->n_profs; i++) {
         if (!profile_def(it->profs[i])) {
             char text[600];
@@ -374,15 +408,69 @@ static void report_profiles(struct calc *c, const struct item *it) {
             snprintf(text, sizeof(text),
                      "%s %s does not exist: what no policy allows is denied; create it",
                      is_ns ? "namespace" : "profile", is_ns ? p + 4 : p);
-            calc_problem(c, &model_kinds[K_POD], it->ns, it->name, str_c(text));
+            calc_problem(c, k, it->ns, it->name, str_c(text));
             return;
         }
     }
-    calc_problem(c, &model_kinds[K_POD], it->ns, it->name, STR_NULL);
+    calc_problem(c, k, it->ns, it->name, STR_NULL);
+}
+
+/* All lists of one endpoint. */
+struct lists_build {
+    struct chain_build in, out, staged[2], forward[2], untracked[2], pre_dnat;
+    struct calc_chain staged_chains[2];
+    struct calc_host host;
+};
+
+static void build_fini(struct chain_build *b) {
+    vec_fini(&b->tiers);
+    vec_fini(&b->ids);
+    vec_fini(&b->profiles);
+}
+static void lists_fini(struct lists_build *b) {
+    build_fini(&b->in);
+    build_fini(&b->out);
+    for (int d = 0; d < 2; d++) {
+        build_fini(&b->staged[d]);
+        build_fini(&b->forward[d]);
+        build_fini(&b->untracked[d]);
+    }
+    build_fini(&b->pre_dnat);
+}
+
+/* Do staged policies make a difference to it? */
+static bool is_staged(const struct calc *c, const struct item *it) {
+    for (size_t i = 0; i < it->pols.n; i++) {
+        if (policy_takes_part(c, it->pols.p[i], true) !=
+            policy_takes_part(c, it->pols.p[i], false)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void build_lists(struct calc *c, const struct item *it, struct lists_build *b,
+                        struct calc_endpoint *e) {
+    build_chain(c, it, CALC_INGRESS, USE_NORMAL, &b->in, &e->ingress);
+    build_chain(c, it, CALC_EGRESS, USE_NORMAL, &b->out, &e->egress);
+    for (int d = 0; d < 2 && is_staged(c, it); d++) {
+        build_chain(c, it, (enum calc_dir)d, USE_STAGED, &b->staged[d], &b->staged_chains[d]);
+        e->staged = b->staged_chains;
+    }
+    if (!it->is_host) {
+        return;
+    }
+    for (int d = 0; d < 2; d++) {
+        enum calc_dir dir = (enum calc_dir)d;
+        build_chain(c, it, dir, USE_FORWARD, &b->forward[d], &b->host.forward[d]);
+        build_chain(c, it, dir, USE_UNTRACKED, &b->untracked[d], &b->host.untracked[d]);
+    }
+    build_chain(c, it, CALC_INGRESS, USE_PRE_DNAT, &b->pre_dnat, &b->host.pre_dnat);
+    e->host = &b->host;
 }
 
 void endpoints_emit(struct calc *c) {
-    struct chain_build in = {{0}, {0}, {0}}, out = {{0}, {0}, {0}};
+    struct lists_build b = {.host = {.forward = {{0}}}};
     sorting = c;
     for (size_t i = 0; i < c->dirty_endpoints.n; i++) {
         struct item *it = c->dirty_endpoints.p[i];
@@ -397,8 +485,7 @@ void endpoints_emit(struct calc *c) {
                                   .spoof_ok = it->spoof_ok,
                                   .n_spoof_ok = it->n_spoof_ok};
         memcpy(e.mac, it->mac, sizeof(e.mac));
-        build_chain(c, it, CALC_INGRESS, &in, &e.ingress);
-        build_chain(c, it, CALC_EGRESS, &out, &e.egress);
+        build_lists(c, it, &b, &e);
         uint64_t h = endpoint_hash(&e);
         if (!it->is_out || h != it->out_hash) {
             it->is_out = true;
@@ -408,10 +495,5 @@ void endpoints_emit(struct calc *c) {
         }
     }
     vec_clear(&c->dirty_endpoints);
-    vec_fini(&in.tiers);
-    vec_fini(&in.ids);
-    vec_fini(&in.profiles);
-    vec_fini(&out.tiers);
-    vec_fini(&out.ids);
-    vec_fini(&out.profiles);
+    lists_fini(&b);
 }

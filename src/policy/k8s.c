@@ -241,7 +241,7 @@ static void add_rules(const struct k8s_rule *in, enum calc_dir dir, size_t index
     size_t n_peers = in->peers.n ? in->peers.n : 1;
     for (size_t g = 0; g < groups.n; g++) {
         for (size_t i = 0; i < n_peers; i++) {
-            struct rule r = {.action = RULE_ALLOW};
+            struct rule r = {.action = RULE_ALLOW, .index = (uint16_t)index};
             if (groups.p[g].protocol >= 0) {
                 r.protocol = (struct opt_int){true, groups.p[g].protocol};
             }

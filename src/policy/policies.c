@@ -1,5 +1,6 @@
 /* Policies and tiers: what selects which local endpoint; rules go out while something is selected.
  */
+#include "model/admin.h"
 #include "policy/calc_int.h"
 
 #include <stdlib.h>
@@ -13,6 +14,9 @@ void policy_dirty(struct calc *c, struct cpol *p) {
 
 /* ---- tiers ---- */
 
+#define TIER_ANP "adminnetworkpolicy"
+#define TIER_BANP "baselineadminnetworkpolicy"
+
 static bool is_builtin(struct str name, struct ctier *out) {
     static const struct {
         const char *name;
@@ -21,6 +25,8 @@ static bool is_builtin(struct str name, struct ctier *out) {
         {"default", {true, false, 1000000}},
         {"kube-admin", {true, true, 1000}},
         {"kube-baseline", {true, true, 10000000}},
+        {TIER_ANP, {true, true, 1000}}, /* by their names before the two above */
+        {TIER_BANP, {true, true, 10000000}},
     };
     for (size_t i = 0; i < ARRAY_LEN(builtin); i++) {
         if (str_is(name, builtin[i].name)) {
@@ -123,12 +129,12 @@ static int read_calico(struct cpol *p, const struct policy_spec *s, struct str n
     p->has_order = s->order.set;
     p->order = s->order.v;
     p->types = s->types ? s->types : POLICY_INGRESS | POLICY_EGRESS;
-    if (s->do_not_track || s->pre_dnat) {
-        p->types = 0; /* for host endpoints only */
-    }
-    p->dirs[CALC_INGRESS].rules = rules_copy(&p->a, s->ingress.p, s->ingress.n);
+    p->is_untracked = s->do_not_track;
+    p->is_pre_dnat = s->pre_dnat;
+    p->is_on_forward = s->apply_on_forward;
+    p->dirs[CALC_INGRESS].rules = rules_keep(&p->a, s->ingress.p, s->ingress.n);
     p->dirs[CALC_INGRESS].n_rules = s->ingress.n;
-    p->dirs[CALC_EGRESS].rules = rules_copy(&p->a, s->egress.p, s->egress.n);
+    p->dirs[CALC_EGRESS].rules = rules_keep(&p->a, s->egress.p, s->egress.n);
     p->dirs[CALC_EGRESS].n_rules = s->egress.n;
     int r = 0;
     if (ns.n) {
@@ -170,8 +176,119 @@ static int read_k8s(struct cpol *p, const struct k8s_network_policy *s, struct s
     return r;
 }
 
+/* A policy's types are the directions that it has rules for. */
+static int read_admin(struct cpol *p, const struct admin_policy *s, struct buf *sel,
+                      struct err *problem, struct err *e) {
+    bool is_baseline = str_is(s->tier, "Baseline");
+    switch ((int)p->kind->id) {
+    case K_ADMIN_NETWORK_POLICY:
+        p->tier = STR(TIER_ANP);
+        break;
+    case K_BASELINE_ADMIN_NETWORK_POLICY:
+        p->tier = STR(TIER_BANP);
+        break;
+    default:
+        if (!is_baseline && !str_is(s->tier, "Admin")) {
+            return err_set(e, ERR_INVALID, "tier %.*s: allowed are Admin and Baseline",
+                           STR_FMT(s->tier));
+        }
+        p->tier = is_baseline ? STR("kube-baseline") : STR("kube-admin");
+    }
+    p->has_order = true;
+    p->order = s->priority.set ? (double)s->priority.v : 0;
+    for (int d = 0; d < 2; d++) {
+        struct rule *rules;
+        admin_rules(s, (enum calc_dir)d, &p->a, &rules, &p->dirs[d].n_rules, problem);
+        p->dirs[d].rules = rules;
+        if (p->dirs[d].n_rules) {
+            p->types |= d == CALC_INGRESS ? POLICY_INGRESS : POLICY_EGRESS;
+        }
+    }
+    return admin_subject(s, &p->a, sel, e);
+}
+
 static const char *kind_text(const struct kind *k) {
-    return k->id == K_K8S_NETWORK_POLICY ? "KubernetesNetworkPolicy" : k->kind;
+    return k->id == K_K8S_NETWORK_POLICY       ? "KubernetesNetworkPolicy"
+           : k->id == K_CLUSTER_NETWORK_POLICY ? "KubernetesClusterNetworkPolicy"
+                                               : k->kind;
+}
+
+/* The kind whose policies a staged kind stands for; NULL: not staged. */
+static const struct kind *staged_for(const struct kind *k) {
+    switch ((int)k->id) {
+    case K_STAGED_NETWORK_POLICY:
+        return &model_kinds[K_NETWORK_POLICY];
+    case K_STAGED_GLOBAL_NETWORK_POLICY:
+        return &model_kinds[K_GLOBAL_NETWORK_POLICY];
+    case K_STAGED_KUBERNETES_NETWORK_POLICY:
+        return &model_kinds[K_K8S_NETWORK_POLICY];
+    default:
+        return NULL;
+    }
+}
+
+static struct str policy_key(struct buf *b, const struct kind *k, struct str ns, struct str name) {
+    buf_printf(b, "%s/%.*s/%.*s", kind_text(k), STR_FMT(ns), STR_FMT(name));
+    return buf_view(b);
+}
+
+/* ---- staged policies ---- */
+
+/* The enforced policy is, or is no longer, left out where staged ones count. */
+static void replace(struct calc *c, char *key, bool on) {
+    if (on) {
+        *map_replaced_put(&c->replaced, str_c(key), NULL) = true;
+    } else {
+        map_replaced_del(&c->replaced, str_c(key));
+    }
+    struct cpol **p = map_pol_get(&c->policies, str_c(key));
+    for (size_t i = 0; p && i < (*p)->matched.n; i++) {
+        endpoint_dirty(c, (*p)->matched.p[i]);
+    }
+}
+
+bool policy_takes_part(const struct calc *c, const struct cpol *p, bool with_staged) {
+    return with_staged ? p->is_staged || !map_replaced_get(&c->replaced, p->key) : !p->is_staged;
+}
+
+/* stagedAction: Set is in force where staged ones count; Delete takes its counterpart away there;
+ * the others do nothing yet. */
+static void read_staged(struct cpol *p, struct str action) {
+    bool is_delete = str_is(action, "Delete");
+    p->is_staged = true;
+    if (is_delete || (action.n && !str_is(action, "Set"))) {
+        p->types = 0;
+    }
+    if (is_delete || !action.n || str_is(action, "Set")) {
+        struct buf b = BUF_INIT(2048);
+        (void)policy_key(&b, staged_for(p->kind), p->ns, p->name);
+        p->replaces = strndup(b.p, b.n);
+        mg_assert(p->replaces != NULL);
+        buf_fini(&b);
+    }
+}
+
+static int read_spec(struct cpol *p, const void *spec, struct buf *sel, struct err *problem,
+                     struct err *e) {
+    int r;
+    switch ((int)p->kind->id) {
+    case K_K8S_NETWORK_POLICY:
+    case K_STAGED_KUBERNETES_NETWORK_POLICY:
+        r = read_k8s(p, spec, p->ns, sel, problem, e);
+        break;
+    case K_CLUSTER_NETWORK_POLICY:
+    case K_ADMIN_NETWORK_POLICY:
+    case K_BASELINE_ADMIN_NETWORK_POLICY:
+        return read_admin(p, spec, sel, problem, e);
+    default:
+        r = read_calico(p, spec, p->ns, sel, e);
+    }
+    if (staged_for(p->kind)) {
+        read_staged(p, p->kind->id == K_STAGED_KUBERNETES_NETWORK_POLICY
+                           ? ((const struct k8s_network_policy *)spec)->staged_action
+                           : ((const struct policy_spec *)spec)->staged_action);
+    }
+    return r;
 }
 
 /* ---- selection ---- */
@@ -209,21 +326,29 @@ static void on_match(void *arg, void *item_user) {
 static void remove_policy(struct calc *c, struct cpol *p) {
     unmatch(c, p);
     map_pol_del(&c->policies, p->key);
+    if (p->replaces) {
+        replace(c, p->replaces, false);
+    }
     p->is_gone = true;
     policy_dirty(c, p);
+}
+
+static bool is_admin(const struct kind *k) {
+    return k->id == K_CLUSTER_NETWORK_POLICY || k->id == K_ADMIN_NETWORK_POLICY ||
+           k->id == K_BASELINE_ADMIN_NETWORK_POLICY;
 }
 
 /* Same place in every list as before? Then a change of rules is a change of one chain only. */
 static bool same_place(const struct cpol *p, const struct cpol *old) {
     return str_eq(p->tier, old->tier) && p->has_order == old->has_order && p->order == old->order &&
-           p->types == old->types;
+           p->types == old->types && p->is_untracked == old->is_untracked &&
+           p->is_pre_dnat == old->is_pre_dnat && p->is_on_forward == old->is_on_forward;
 }
 
 void policy_object(struct calc *c, const struct kind *k, struct str ns, struct str name,
                    const struct object *o) {
     MG_CLEANUP(buf_fini) struct buf key = BUF_INIT(2048);
-    buf_printf(&key, "%s/%.*s/%.*s", kind_text(k), STR_FMT(ns), STR_FMT(name));
-    struct cpol **found = map_pol_get(&c->policies, buf_view(&key));
+    struct cpol **found = map_pol_get(&c->policies, policy_key(&key, k, ns, name));
     if (!o || !o->spec) {
         if (found) {
             remove_policy(c, *found);
@@ -241,19 +366,20 @@ void policy_object(struct calc *c, const struct kind *k, struct str ns, struct s
     p->name = arena_dup(&p->a, name);
     MG_CLEANUP(buf_fini) struct buf sel = BUF_INIT(8U << 20);
     struct err problem = {.code = 0}, e;
-    int r = k->id == K_K8S_NETWORK_POLICY ? read_k8s(p, o->spec, p->ns, &sel, &problem, &e)
-                                          : read_calico(p, o->spec, p->ns, &sel, &e);
+    int r = read_spec(p, o->spec, &sel, &problem, &e);
     if (r == 0) {
         r = selector_parse(buf_view(&sel), 16U << 20, &p->a, &p->sel, &e);
     }
     if (r < 0) {
         /* Whom it selects is unknown. With the namespace's pods all selected, what it was meant to
-         * close stays closed. */
+         * close stays closed. (Not so of admin policies: without a subject they are skipped, as in
+         * Calico; they come before or after those that close.) */
         err_set(&problem, r, "selector: %s", e.msg);
         buf_reset(&sel);
         if (ns.n) {
             and_namespace(&sel, p->ns);
         }
+        p->types = is_admin(k) ? 0 : p->types;
         r = selector_parse(buf_view(&sel), 16U << 20, &p->a, &p->sel, &e);
         mg_assert(r == 0);
         p->dirs[0].n_rules = p->dirs[1].n_rules = 0;
@@ -275,10 +401,15 @@ void policy_object(struct calc *c, const struct kind *k, struct str ns, struct s
                                       .kind = p->kind_text,
                                       .tier = p->tier,
                                       .ns = p->ns,
-                                      .name = p->name};
+                                      .name = p->name,
+                                      .is_staged = p->is_staged,
+                                      .is_untracked = p->is_untracked};
     }
     if (found) {
         remove_policy(c, *found);
+    }
+    if (p->replaces) {
+        replace(c, p->replaces, true);
     }
     *map_pol_put(&c->policies, p->key, NULL) = p;
     p->lsel = lidx_sel_new(c->local, p->sel, p);
@@ -294,6 +425,7 @@ static void free_policy(struct calc *c, struct cpol *p) {
     ruleset_release(c, &p->dirs[1]);
     vec_fini(&p->matched);
     arena_fini(&p->a);
+    free(p->replaces);
     free(p);
 }
 
@@ -360,6 +492,7 @@ void policies_fini(struct calc *c) {
         free_policy(c, *p);
     }
     map_pol_fini(&c->policies);
+    map_replaced_fini(&c->replaced);
     struct str k;
     for (size_t i = 0; map_tier_next(&c->tiers, &i, &k, NULL);) {
         free((char *)(uintptr_t)k.p);

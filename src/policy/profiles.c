@@ -4,6 +4,8 @@
 
 #include <stdlib.h>
 
+static const struct rule allow_all = {.action = RULE_ALLOW};
+
 struct cprof *profile_get(struct calc *c, struct str name) {
     struct cprof **found = map_prof_get(&c->profiles, name);
     if (found) {
@@ -22,6 +24,12 @@ struct cprof *profile_get(struct calc *c, struct str name) {
                                               .tier = STR(""),
                                               .ns = STR(""),
                                               .name = str_c(p->name)};
+    }
+    if (str_is(name, "projectcalico-default-allow")) { /* there without anybody writing it */
+        struct prof_def *d = &p->defs[PROF_BUILTIN];
+        d->exists = true;
+        d->rules[CALC_INGRESS] = d->rules[CALC_EGRESS] = &allow_all;
+        d->n_rules[CALC_INGRESS] = d->n_rules[CALC_EGRESS] = 1;
     }
     *map_prof_put(&c->profiles, str_c(p->name), NULL) = p;
     return p;
@@ -108,7 +116,6 @@ static void inherit(struct prof_def *d, bool is_namespace, const struct str_map 
 
 static void define(struct prof_def *d, const struct kind *k, struct str name,
                    const struct object *o) {
-    static const struct rule allow_all = {.action = RULE_ALLOW};
     d->exists = true;
     if (k->id == K_NAMESPACE) {
         inherit(d, true, &o->meta.labels, name);
@@ -132,9 +139,9 @@ static void define(struct prof_def *d, const struct kind *k, struct str name,
         d->labels.p[i] = (struct str_pair){arena_dup(&d->a, s->labels_to_apply.p[i].key),
                                            arena_dup(&d->a, s->labels_to_apply.p[i].value)};
     }
-    d->rules[CALC_INGRESS] = rules_copy(&d->a, s->ingress.p, s->ingress.n);
+    d->rules[CALC_INGRESS] = rules_keep(&d->a, s->ingress.p, s->ingress.n);
     d->n_rules[CALC_INGRESS] = s->ingress.n;
-    d->rules[CALC_EGRESS] = rules_copy(&d->a, s->egress.p, s->egress.n);
+    d->rules[CALC_EGRESS] = rules_keep(&d->a, s->egress.p, s->egress.n);
     d->n_rules[CALC_EGRESS] = s->egress.n;
 }
 
@@ -208,8 +215,9 @@ void profiles_compile(struct calc *c) {
 static void free_profile(struct calc *c, struct cprof *p) {
     ruleset_release(c, &p->dirs[0]);
     ruleset_release(c, &p->dirs[1]);
-    arena_fini(&p->defs[0].a);
-    arena_fini(&p->defs[1].a);
+    for (int i = 0; i < N_PROF_SOURCES; i++) {
+        arena_fini(&p->defs[i].a);
+    }
     vec_fini(&p->items);
     free(p->name);
     free(p);

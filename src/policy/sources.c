@@ -143,6 +143,7 @@ static void update_wep(struct calc *c, struct epsrc *s, struct wep *w, struct st
         from_wep(w, ns, &in);
     }
     if (is_local && w->spec.interface_name.n) {
+        in.is_local = true;
         in.iface = w->spec.interface_name;
         parse_mac(w->spec.mac, in.mac);
         struct prefix *ok = arena_array(a, struct prefix, w->spec.allow_spoofed_source_prefixes.n);
@@ -402,6 +403,10 @@ void netset_object(struct calc *c, const struct kind *k, struct str ns, struct s
         }
         in.nets = nets;
         in.n_nets = s->expected_ips.n;
+        in.is_local = in.is_host = str_is(s->node, c->node);
+        in.iface = s->interface_name.p ? s->interface_name : STR("");
+        in.pod_ns = STR("");
+        in.pod_name = name;
         in.profiles = s->profiles.p;
         in.n_profiles = s->profiles.n;
         in.ports = s->ports.p;

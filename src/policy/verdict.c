@@ -163,6 +163,21 @@ static void on_endpoint(void *arg, const struct calc_endpoint *e) {
     x->e.spoof_ok = copy(&x->a, e->spoof_ok, e->n_spoof_ok * sizeof(*e->spoof_ok));
     copy_chain(&x->a, &x->e.ingress, &e->ingress);
     copy_chain(&x->a, &x->e.egress, &e->egress);
+    if (e->staged) {
+        struct calc_chain *staged = copy(&x->a, e->staged, 2 * sizeof(*staged));
+        copy_chain(&x->a, &staged[0], &e->staged[0]);
+        copy_chain(&x->a, &staged[1], &e->staged[1]);
+        x->e.staged = staged;
+    }
+    if (e->host) {
+        struct calc_host *host = copy(&x->a, e->host, sizeof(*host));
+        for (int d = 0; d < 2; d++) {
+            copy_chain(&x->a, &host->forward[d], &e->host->forward[d]);
+            copy_chain(&x->a, &host->untracked[d], &e->host->untracked[d]);
+        }
+        copy_chain(&x->a, &host->pre_dnat, &e->host->pre_dnat);
+        x->e.host = host;
+    }
 }
 static void on_endpoint_gone(void *arg, uint32_t id) {
     struct mirror *m = arg;
@@ -367,17 +382,37 @@ static enum verdict walk(const struct mirror *m, const struct calc_chain *c, con
     return VERDICT_DENY;
 }
 
-enum verdict verdict_explain(const struct mirror *m, enum calc_dir dir, const struct packet *p,
-                             struct verdict_why *why, const struct verdict_walk *w) {
+/* Whose policies judge the packet in this direction. */
+static const struct mep *find_endpoint(const struct mirror *m, enum calc_dir dir,
+                                       const struct packet *p) {
     const struct ip46 *own = dir == CALC_INGRESS ? &p->dst : &p->src;
     struct mep **e;
     for (size_t i = 0; id_mep_next(&m->endpoints, &i, NULL, &e);) {
         if (has_net((*e)->e.nets, (*e)->e.n_nets, own)) {
-            return walk(m, dir == CALC_INGRESS ? &(*e)->e.ingress : &(*e)->e.egress, p, why, w);
+            return *e;
         }
+    }
+    return NULL;
+}
+
+enum verdict verdict_explain(const struct mirror *m, enum calc_dir dir, const struct packet *p,
+                             struct verdict_why *why, const struct verdict_walk *w) {
+    const struct mep *e = find_endpoint(m, dir, p);
+    if (e) {
+        return walk(m, dir == CALC_INGRESS ? &e->e.ingress : &e->e.egress, p, why, w);
     }
     *why = (struct verdict_why){WHY_NOT_AN_ENDPOINT, NULL, NULL, STR_NULL};
     return VERDICT_ALLOW;
+}
+
+bool verdict_staged(const struct mirror *m, enum calc_dir dir, const struct packet *p,
+                    enum verdict *out, struct verdict_why *why) {
+    const struct mep *e = find_endpoint(m, dir, p);
+    if (!e || !e->e.staged) {
+        return false;
+    }
+    *out = walk(m, &e->e.staged[dir], p, why, NULL);
+    return true;
 }
 
 enum verdict verdict_of(const struct mirror *m, enum calc_dir dir, const struct packet *p,
@@ -475,6 +510,22 @@ static void print_endpoint(const struct mirror *m, struct buf *b, const struct c
     print_chain(m, b, &e->ingress);
     buf_puts(b, " out");
     print_chain(m, b, &e->egress);
+    for (int d = 0; d < 2; d++) {
+        if (e->staged) {
+            buf_puts(b, d == CALC_INGRESS ? " staged in" : " staged out");
+            print_chain(m, b, &e->staged[d]);
+        }
+        if (e->host) {
+            buf_puts(b, d == CALC_INGRESS ? " forward in" : " forward out");
+            print_chain(m, b, &e->host->forward[d]);
+            buf_puts(b, " untracked");
+            print_chain(m, b, &e->host->untracked[d]);
+        }
+    }
+    if (e->host) {
+        buf_puts(b, " preDNAT");
+        print_chain(m, b, &e->host->pre_dnat);
+    }
 }
 
 static void print_set(struct buf *b, const struct mset *s) {

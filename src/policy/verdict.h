@@ -43,6 +43,9 @@ struct verdict_walk {
 };
 enum verdict verdict_explain(const struct mirror *m, enum calc_dir dir, const struct packet *p,
                              struct verdict_why *why, const struct verdict_walk *w);
+/* What would be decided with the staged policies enforced; false: none concerns the endpoint. */
+bool verdict_staged(const struct mirror *m, enum calc_dir dir, const struct packet *p,
+                    enum verdict *out, struct verdict_why *why);
 /* Both directions, as on this node: the sender's egress, then the receiver's ingress. */
 enum verdict verdict_both(const struct mirror *m, const struct packet *p);
 

@@ -10,7 +10,73 @@
 
 #include <cmocka.h>
 
-enum { N_OBJECTS = 24 };
+enum { N_OBJECTS = 32 };
+
+/* The admins' policies, staged ones, host endpoints and their policies. */
+static void more_text_of(size_t i, unsigned version, const char *app, const char *other, char *out,
+                         size_t n) {
+    static const char *const actions[] = {"Set", "Learn", "Ignore", "Set"};
+    switch (i) {
+    case 24:
+        snprintf(
+            out, n,
+            "{\"apiVersion\":\"policy.networking.k8s.io/v1alpha2\",\"kind\":"
+            "\"ClusterNetworkPolicy\",\"metadata\":{\"name\":\"c\"},\"spec\":{\"tier\":\"%s\","
+            "\"priority\":%u,\"subject\":{\"namespaces\":{\"matchLabels\":{\"env\":\"%s\"}}},"
+            "\"ingress\":[{\"action\":\"Accept\",\"from\":[{\"pods\":{\"namespaceSelector\":{},"
+            "\"podSelector\":{\"matchLabels\":{\"app\":\"%s\"}}}}],\"protocols\":[{\"tcp\":{"
+            "\"destinationPort\":{\"number\":%u}}},{\"destinationNamedPort\":\"http\"}]},{"
+            "\"action\":\"Deny\",\"from\":[{\"namespaces\":{}}]}]}}",
+            version % 2 ? "Admin" : "Baseline", version, app, other, 80 + version);
+        break;
+    case 25:
+    case 26:
+        snprintf(
+            out, n,
+            "{\"apiVersion\":\"policy.networking.k8s.io/v1alpha1\",\"kind\":\"%s\",\"metadata\":{"
+            "\"name\":\"default\"},\"spec\":{\"priority\":%u,\"subject\":{\"pods\":{"
+            "\"namespaceSelector\":{},\"podSelector\":{}}},\"egress\":[{\"action\":\"%s\",\"to\":["
+            "{\"networks\":[\"10.0.%u.0/24\"]}],\"ports\":[{\"portRange\":{\"start\":1,\"end\":"
+            "90}}]}]}}",
+            i == 25 ? "AdminNetworkPolicy" : "BaselineAdminNetworkPolicy", version,
+            version % 2 ? "Deny" : "Allow", version);
+        break;
+    case 27: /* stands for one of the Kubernetes policies, or takes it away */
+        snprintf(
+            out, n,
+            "{\"apiVersion\":\"projectcalico.org/v3\",\"kind\":\"StagedKubernetesNetworkPolicy\","
+            "\"metadata\":{\"name\":\"k11\",\"namespace\":\"n1\"},\"spec\":{%s}}",
+            version == 2 ? "\"stagedAction\":\"Delete\""
+                         : "\"podSelector\":{},\"policyTypes\":[\"Ingress\"]");
+        break;
+    case 28:
+        snprintf(
+            out, n,
+            "{\"apiVersion\":\"projectcalico.org/v3\",\"kind\":\"StagedGlobalNetworkPolicy\","
+            "\"metadata\":{\"name\":\"first.s\"},\"spec\":{\"tier\":\"first\",\"stagedAction\":"
+            "\"%s\",\"selector\":\"app == '%s'\",\"types\":[\"Egress\"],\"egress\":[{\"action\":"
+            "\"Deny\"}]}}",
+            actions[version % 4], app);
+        break;
+    case 29:
+    case 30:
+        snprintf(out, n,
+                 "{\"apiVersion\":\"projectcalico.org/v3\",\"kind\":\"HostEndpoint\",\"metadata\":{"
+                 "\"name\":\"h%zu\",\"labels\":{\"app\":\"%s\"}},\"spec\":{\"node\":\"%s\","
+                 "\"interfaceName\":\"%s\",\"expectedIPs\":[\"192.0.2.%u\"],\"profiles\":["
+                 "\"projectcalico-default-allow\"]}}",
+                 i, app, version == 3 ? "there" : "here", i == 29 ? "*" : "eth0", version);
+        break;
+    default:
+        snprintf(
+            out, n,
+            "{\"apiVersion\":\"projectcalico.org/v3\",\"kind\":\"GlobalNetworkPolicy\","
+            "\"metadata\":{\"name\":\"h\"},\"spec\":{\"selector\":\"has(app)\",\"types\":["
+            "\"Ingress\"],\"applyOnForward\":true,\"%s\":%s,\"ingress\":[{\"action\":\"Allow\"}]}}",
+            version == 1 ? "preDNAT" : "doNotTrack", version == 3 ? "false" : "true");
+        break;
+    }
+}
 
 /* Object i in one of several versions; version 0: absent. */
 static const char *text_of(size_t i, unsigned version, char *out, size_t n) {
@@ -71,6 +137,8 @@ static const char *text_of(size_t i, unsigned version, char *out, size_t n) {
             "16\","
             "\"10.0.1.5/32\"]}}",
             i, app, version);
+    } else if (i >= 24) {
+        more_text_of(i, version, app, other, out, n);
     } else {
         snprintf(out, n,
                  "{\"apiVersion\":\"projectcalico.org/"
