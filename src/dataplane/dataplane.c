@@ -49,12 +49,38 @@ static void init_sets(struct dataplane *d) {
          {.fields = {NFT_TYPE_IP6ADDR}, .is_interval = true}},
         {FIXED_POOL4, "pools4", "all pools", {.fields = {NFT_TYPE_IPADDR}, .is_interval = true}},
         {FIXED_POOL6, "pools6", "all pools", {.fields = {NFT_TYPE_IP6ADDR}, .is_interval = true}},
+        {FIXED_FAILSAFE_IN,
+         "failsafe-in",
+         "ports of the host that no policy can close",
+         {.fields = {NFT_TYPE_INET_PROTOCOL, NFT_TYPE_INET_SERVICE}}},
+        {FIXED_FAILSAFE_OUT,
+         "failsafe-out",
+         "ports that the host can reach whatever its policies",
+         {.fields = {NFT_TYPE_INET_PROTOCOL, NFT_TYPE_INET_SERVICE}}},
     };
     for (size_t i = 0; i < ARRAY_LEN(fixed); i++) {
         kset_init(&d->fixed[fixed[i].id], fixed[i].name, &fixed[i].desc, str_c(fixed[i].comment));
     }
-    hops_init(&d->from, "pods-out", "pod interface to its egress policies");
-    hops_init(&d->to, "pods-in", "pod interface to its ingress policies");
+    static const struct {
+        enum hop_map id;
+        const char *name, *comment;
+    } maps[N_HOP_MAPS] = {
+        {HOP_PODS_IN, "pods-in", "pod interface to its ingress policies"},
+        {HOP_PODS_OUT, "pods-out", "pod interface to its egress policies"},
+        {HOP_STAGED_IN, "staged-in", "the same with staged policies: counts, decides nothing"},
+        {HOP_STAGED_OUT, "staged-out", "the same with staged policies: counts, decides nothing"},
+        {HOP_HOST_IN, "hosts-in", "interface to policies of what comes to the host"},
+        {HOP_HOST_OUT, "hosts-out", "interface to policies of what the host sends"},
+        {HOP_FORWARD_IN, "forward-in", "interface to policies of what comes in to be forwarded"},
+        {HOP_FORWARD_OUT, "forward-out", "interface to policies of what is forwarded by it"},
+        {HOP_UNTRACKED_IN, "untracked-in", "interface to untracked policies"},
+        {HOP_UNTRACKED_OUT, "untracked-out", "interface to untracked policies"},
+        {HOP_PRE_DNAT, "pre-dnat", "interface to policies before DNAT"},
+    };
+    for (size_t i = 0; i < N_HOP_MAPS; i++) {
+        hops_init(&d->hops[maps[i].id], maps[i].name, maps[i].comment,
+                  maps[i].id == HOP_PODS_IN || maps[i].id == HOP_PODS_OUT);
+    }
 }
 
 int dataplane_new(struct loop *l, struct links *links, const struct dataplane_settings *s,
@@ -104,6 +130,7 @@ void dataplane_free(struct dataplane *d) {
         dset_free(d, *s); /* leaves the map */
     }
     id_dset_fini(&d->sets);
+    deps_fini(d);
     lists_fini(d);
     struct kset **k;
     for (size_t i = 0; str_kset_next(&d->ksets, &i, NULL, &k);) {
@@ -114,8 +141,10 @@ void dataplane_free(struct dataplane *d) {
     for (int i = 0; i < N_FIXED_SETS; i++) {
         kset_fini(&d->fixed[i]);
     }
-    hops_fini(&d->from);
-    hops_fini(&d->to);
+    for (int i = 0; i < N_HOP_MAPS; i++) {
+        hops_fini(&d->hops[i]);
+    }
+    vec_fini(&d->ifaces);
     free_names(d->stale_chains.p, d->stale_chains.n);
     free_names(d->stale_sets.p, d->stale_sets.n);
     vec_fini(&d->stale_chains);
@@ -179,19 +208,73 @@ const struct calc_ops dataplane_calc_ops = {
     .endpoint_gone = on_endpoint_gone,
 };
 
+/* Those for anybody are elements of a set; those with a net are rules (host_rules.c). */
+static void want_failsafes(struct dataplane *d) {
+    for (size_t dir = 0; dir < 2; dir++) {
+        struct kset *k = &d->fixed[dir == CALC_INGRESS ? FIXED_FAILSAFE_IN : FIXED_FAILSAFE_OUT];
+        keyset_unwant_all(&k->keys);
+        kset_dirty(d, k);
+        for (size_t i = 0; i < d->settings.n_failsafe[dir]; i++) {
+            const struct dataplane_failsafe *f = &d->settings.failsafe[dir][i];
+            uint8_t key[8] = {f->protocol, 0, 0, 0, (uint8_t)(f->port >> 8), (uint8_t)f->port};
+            if (f->net.ip.family == IP_NONE) {
+                kset_want_key(d, k, key, true);
+            }
+        }
+    }
+}
+
+/* A chain whose rules differ by settings: they are written again. A base chain can't change its
+ * place: then the table is read again and found wrong. */
+static void settings_changed(struct dataplane *d, const struct dataplane_settings *old) {
+    const struct dataplane_settings *s = &d->settings;
+    for (int i = 0; i < N_BASE_CHAINS; i++) {
+        d->base[i].is_dirty = true;
+    }
+    d->needs_resync |= s->is_append != old->is_append;
+    if (s->deny == old->deny && s->drop_override == old->drop_override) {
+        return;
+    }
+    struct dpol **p;
+    for (size_t i = 0; id_dpol_next(&d->policies, &i, NULL, &p);) {
+        for (size_t k = 0; k < (*p)->variants.n; k++) {
+            variant_dirty(d, (*p)->variants.p[k]);
+        }
+    }
+    struct seg **g;
+    for (size_t i = 0; str_seg_next(&d->segs, &i, NULL, &g);) {
+        seg_dirty(d, *g);
+    }
+}
+
+void dataplane_set_ifaces(struct dataplane *d, const struct dataplane_iface *v, size_t n) {
+    vec_clear(&d->ifaces);
+    for (size_t i = 0; i < n; i++) {
+        vec_push(&d->ifaces, v[i]);
+    }
+    d->are_hosts_dirty = true;
+}
+
 void dataplane_set_settings(struct dataplane *d, const struct dataplane_settings *s) {
+    const struct dataplane_settings old = d->settings;
     struct arena a = {0};
     struct dataplane_settings copy = *s;
     for (size_t i = 0; i < copy.n_iface_prefixes; i++) {
         copy.iface_prefixes[i] = arena_dup(&a, s->iface_prefixes[i]);
     }
-    copy.log_prefix = arena_dup(&a, s->log_prefix);
+    for (size_t dir = 0; dir < 2; dir++) {
+        struct dataplane_failsafe *f =
+            arena_array(&a, struct dataplane_failsafe, copy.n_failsafe[dir]);
+        for (size_t i = 0; i < copy.n_failsafe[dir]; i++) {
+            f[i] = s->failsafe[dir][i];
+        }
+        copy.failsafe[dir] = f;
+    }
     arena_fini(&d->settings_arena);
     d->settings_arena = a;
     d->settings = copy;
-    for (int i = 0; i < N_BASE_CHAINS; i++) {
-        d->base[i].is_dirty = true;
-    }
+    want_failsafes(d);
+    settings_changed(d, &old);
 }
 
 void dataplane_set_pools(struct dataplane *d, const struct dataplane_pool *p, size_t n) {
@@ -246,8 +329,10 @@ static void settle_chain(struct kchain *c) {
 
 static void write_new_chains(struct dataplane *d) {
     for (int i = 0; i < N_BASE_CHAINS; i++) {
-        if (!d->base[i].in_kernel) {
-            nft_chain_add(&d->batch, str_c(d->base[i].name), base_hook((enum base_chain)i));
+        enum base_chain c = (enum base_chain)i;
+        struct nft_hook hook;
+        if (!d->base[i].in_kernel && base_is_wanted(d, c)) {
+            nft_chain_add(&d->batch, str_c(d->base[i].name), base_hook(d, c, &hook) ? &hook : NULL);
             d->base[i].is_dirty = true;
         }
     }
@@ -280,7 +365,7 @@ static void write_rules(struct dataplane *d) {
     }
     for (int i = 0; i < N_BASE_CHAINS; i++) {
         enum base_chain c = (enum base_chain)i;
-        if (d->base[i].is_dirty) {
+        if (d->base[i].is_dirty && base_is_wanted(d, c)) {
             write_chain(d, &d->base[i], render_base_x, &c);
         }
     }
@@ -291,6 +376,11 @@ static void write_removals(struct dataplane *d) {
     struct nft_batch *b = &d->batch;
     for (int pass = 0; pass < 2; pass++) {
         void (*op)(struct nft_batch *, struct str) = pass == 0 ? nft_chain_flush : nft_chain_del;
+        for (int i = 0; i < N_BASE_CHAINS; i++) {
+            if (d->base[i].in_kernel && !base_is_wanted(d, (enum base_chain)i)) {
+                op(b, str_c(d->base[i].name));
+            }
+        }
         for (size_t i = 0; i < d->dirty_segs.n; i++) {
             struct kchain *c = &d->dirty_segs.p[i]->c;
             if (c->is_gone && c->in_kernel) {
@@ -312,6 +402,9 @@ static void write_removals(struct dataplane *d) {
         if (s->is_gone && s->in_kernel) {
             nft_set_del(b, s->desc.name);
         }
+    }
+    for (int i = 0; i < N_HOP_MAPS; i++) {
+        hops_remove(d, &d->hops[i]);
     }
     for (size_t i = 0; i < d->stale_sets.n; i++) {
         nft_set_del(b, str_c(d->stale_sets.p[i]));
@@ -338,8 +431,9 @@ static void write_all(struct dataplane *d) {
     write_new_chains(d);
     /* A verdict map must be there before the rules that look it up, its elements after the chains
      * that they name. */
-    hops_write(d, &d->from);
-    hops_write(d, &d->to);
+    for (int i = 0; i < N_HOP_MAPS; i++) {
+        hops_write(d, &d->hops[i]);
+    }
     write_rules(d);
     write_removals(d);
 }
@@ -364,13 +458,16 @@ static void settle_all(struct dataplane *d) {
         settle_chain(&d->dirty_segs.p[i]->c);
     }
     for (int i = 0; i < N_BASE_CHAINS; i++) {
-        if (d->base[i].is_dirty) {
+        if (!base_is_wanted(d, (enum base_chain)i)) {
+            d->base[i].in_kernel = false;
+        } else if (d->base[i].is_dirty) {
             settle_chain(&d->base[i]);
             d->base[i].is_dirty = false;
         }
     }
-    hops_settle(&d->from);
-    hops_settle(&d->to);
+    for (int i = 0; i < N_HOP_MAPS; i++) {
+        hops_settle(&d->hops[i]);
+    }
     lists_sweep(d);
     free_names(d->stale_chains.p, d->stale_chains.n);
     free_names(d->stale_sets.p, d->stale_sets.n);

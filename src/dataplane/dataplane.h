@@ -16,13 +16,36 @@ enum { DATAPLANE_MAX_PREFIXES = 8 };
 
 enum endpoint_to_host { TO_HOST_DROP, TO_HOST_RETURN, TO_HOST_ACCEPT };
 
+/* What becomes of denied packets. */
+enum deny_action { DENY_DROP, DENY_REJECT };
+/* Felix' dropActionOverride: for trying policies out. */
+enum drop_override { OVERRIDE_DROP, OVERRIDE_ACCEPT, OVERRIDE_LOG_DROP, OVERRIDE_LOG_ACCEPT };
+
+/* A port of the host that no policy can close. */
+struct dataplane_failsafe {
+    struct prefix net; /* of the other side; family IP_NONE: any */
+    uint16_t port;
+    uint8_t protocol; /* IANA number */
+};
+enum { DATAPLANE_LOG_GROUP = 4790 }; /* NFLOG group of rules with action Log */
+
 struct dataplane_settings {
     struct str iface_prefixes[DATAPLANE_MAX_PREFIXES]; /* of pods' host side; at least one */
     size_t n_iface_prefixes;
     enum endpoint_to_host endpoint_to_host; /* Felix' defaultEndpointToHostAction */
     bool has_no_invalid_check;              /* Felix' disableConntrackInvalidCheck */
     bool may_spoof;                         /* Felix' workloadSourceSpoofing: Any */
-    struct str log_prefix;                  /* Felix' logPrefix */
+    enum deny_action deny;                  /* Felix' nftablesFilterDenyAction */
+    enum drop_override drop_override;
+    bool is_append; /* Felix' chainInsertMode: after other filters of the host, not before them */
+    const struct dataplane_failsafe *failsafe[2]; /* [CALC_INGRESS], [CALC_EGRESS] */
+    size_t n_failsafe[2];
+};
+
+/* An interface of the host, for host endpoints that are found by address. */
+struct dataplane_iface {
+    char name[16];
+    struct ip46 ip; /* one entry for each address */
 };
 
 struct dataplane_pool {
@@ -43,12 +66,26 @@ extern const struct calc_ops dataplane_calc_ops;
 void dataplane_set_settings(struct dataplane *d, const struct dataplane_settings *s);
 void dataplane_set_pools(struct dataplane *d, const struct dataplane_pool *p, size_t n);
 
+void dataplane_set_ifaces(struct dataplane *d, const struct dataplane_iface *v, size_t n);
+
 /* Makes the kernel so. 0, or negative: nothing was changed, and the next flush or a timer (backing
  * off from 0.1 to 10 s) tries again from a fresh reading. */
 MG_NODISCARD int dataplane_flush(struct dataplane *d, struct err *e);
 
 /* Called after each transaction that a repair or retry made by itself. */
 void dataplane_on_applied(struct dataplane *d, void (*cb)(void *arg), void *arg);
+
+/* What the kernel counted of a rule. The first packet of a connection counts, for later ones need
+ * no rule; from the moment that the rule was written. When several rules of policies that only
+ * allow let a packet through, it is counted by the first of them whose condition was found. */
+struct dataplane_count {
+    const struct calc_policy *policy;
+    unsigned rule; /* index in the resource */
+    uint64_t packets, bytes;
+};
+MG_NODISCARD int dataplane_counts(struct dataplane *d,
+                                  void (*cb)(void *arg, const struct dataplane_count *c), void *arg,
+                                  struct err *e);
 
 struct dataplane_stats {
     size_t chains, sets, members, endpoints;

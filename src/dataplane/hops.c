@@ -4,8 +4,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-void hops_init(struct hops *h, const char *name, const char *comment) {
-    *h = (struct hops){.by_iface = {0}};
+void hops_init(struct hops *h, const char *name, const char *comment, bool is_wanted) {
+    *h = (struct hops){.is_wanted = is_wanted};
     kset_init(&h->set, name, &(struct nft_set){.fields = {NFT_TYPE_IFNAME}, .is_verdict_map = true},
               str_c(comment));
 }
@@ -55,6 +55,15 @@ void hops_want(struct hops *h, const char *iface, uint32_t owner, const char *ch
     touch(h, x);
 }
 
+void hops_unwant_all(struct hops *h) {
+    struct hop **v;
+    for (size_t i = 0; str_hop_next(&h->by_iface, &i, NULL, &v);) {
+        (*v)->want = NULL;
+        (*v)->owner = 0;
+        touch(h, *v);
+    }
+}
+
 void hops_kernel(struct hops *h, struct str key, struct str chain) {
     struct hop *x = get(h, str_n(key.p, strnlen(key.p, key.n < 15 ? key.n : 15)));
     free(x->kernel);
@@ -68,7 +77,7 @@ static bool differs(const struct hop *x) {
 }
 
 void hops_write(struct dataplane *d, struct hops *h) {
-    if (!h->set.in_kernel) {
+    if (!h->set.in_kernel && h->is_wanted) {
         nft_set_add(&d->batch, &h->set.desc);
     }
     /* An element can't change its verdict: it goes and comes in the same transaction. */
@@ -90,8 +99,14 @@ void hops_write(struct dataplane *d, struct hops *h) {
     nft_elems_end(&d->batch);
 }
 
+void hops_remove(struct dataplane *d, struct hops *h) {
+    if (h->set.in_kernel && !h->is_wanted) {
+        nft_set_del(&d->batch, h->set.desc.name);
+    }
+}
+
 void hops_settle(struct hops *h) {
-    h->set.in_kernel = true;
+    h->set.in_kernel = h->is_wanted;
     for (size_t i = 0; i < h->touched.n; i++) {
         struct hop *x = h->touched.p[i];
         x->is_touched = false;

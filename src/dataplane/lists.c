@@ -1,6 +1,5 @@
 /* Policies, the lists that endpoints walk, and endpoints: which chains must exist and who uses
  * them. Equal lists share one chain, and so do equal rests of lists. */
-#include "dataplane/links.h"
 #include "dataplane/table.h"
 
 #include <stdio.h>
@@ -46,8 +45,9 @@ enum { CHAIN_NAME_MAX = 200 };
 /* "in/knp/prod/web": nft reads it as a name. What would not fit or not read back is replaced, and a
  * fingerprint of the whole is added. */
 static void policy_chain_name(const struct calc_policy *p, const struct seg *pass_to,
-                              struct buf *b) {
+                              enum list_mode mode, struct buf *b) {
     size_t start = b->n;
+    buf_puts(b, mode == LIST_STAGED ? "staged/" : mode == LIST_RAW ? "raw/" : "");
     buf_puts(b, p->dir == CALC_INGRESS ? "in/" : "out/");
     buf_puts(b, kind_short(p->kind));
     if (p->ns.n) {
@@ -85,17 +85,23 @@ void variant_dirty(struct dataplane *d, struct variant *v) {
     }
 }
 
-static struct variant *variant_get(struct dataplane *d, struct dpol *p, struct seg *pass_to,
-                                   bool is_rest) {
-    struct seg *want = p->has_pass && !p->is_profile ? pass_to : NULL;
+static enum list_mode chain_mode(enum list_mode m) {
+    return m == LIST_FORWARD ? LIST_NORMAL : m;
+}
+
+static struct variant *variant_get(struct dataplane *d, struct dpol *p, const struct seg *s) {
+    struct seg *want = p->has_pass && !p->is_profile ? s->next : NULL;
+    enum list_mode mode = chain_mode(s->mode);
+    bool is_rest = s->merged != NULL;
     for (size_t i = 0; i < p->variants.n; i++) {
-        if (p->variants.p[i]->pass_to == want && p->variants.p[i]->is_rest == is_rest) {
-            p->variants.p[i]->c.is_gone = false;
-            return p->variants.p[i];
+        struct variant *v = p->variants.p[i];
+        if (v->pass_to == want && v->is_rest == is_rest && v->mode == mode) {
+            v->c.is_gone = false;
+            return v;
         }
     }
     MG_CLEANUP(buf_fini) struct buf b = BUF_INIT(1024);
-    policy_chain_name(p->p, want, &b);
+    policy_chain_name(p->p, want, mode, &b);
     if (is_rest) {
         buf_puts(&b, "/rest");
     }
@@ -104,6 +110,7 @@ static struct variant *variant_get(struct dataplane *d, struct dpol *p, struct s
     v->c.name = dup_str(buf_view(&b));
     v->pol = p;
     v->pass_to = want;
+    v->mode = mode;
     v->is_rest = is_rest;
     if (want) {
         want->refs++;
@@ -130,7 +137,7 @@ void seg_dirty(struct dataplane *d, struct seg *s) {
     }
 }
 
-static void seg_unref(struct dataplane *d, struct seg *s) {
+void seg_unref(struct dataplane *d, struct seg *s) {
     if (s && --s->refs == 0) {
         s->c.is_gone = true;
         seg_dirty(d, s);
@@ -142,7 +149,9 @@ struct seg_plan {
     size_t n;
     struct seg *next;
     struct str tier;
-    bool is_profiles, ends_with_drop;
+    enum list_mode mode;
+    bool is_profiles;
+    enum seg_end end;
 };
 
 /* Do all its policies only allow? */
@@ -156,31 +165,38 @@ static bool is_merged(struct dataplane *d, const struct seg_plan *p) {
 }
 
 static void seg_key(struct dataplane *d, const struct seg_plan *p, struct buf *b) {
+    static const char *const modes[] = {[LIST_NORMAL] = "",
+                                        [LIST_STAGED] = "staged ",
+                                        [LIST_FORWARD] = "", /* its chains are the same */
+                                        [LIST_RAW] = "raw "};
     bool merged = is_merged(d, p);
-    buf_printf(b, "%s%s %.*s\n", merged ? "merged " : "", p->is_profiles ? "profiles" : "tier",
-               STR_FMT(p->tier));
+    buf_printf(b, "%s%s%s %.*s\n", modes[p->mode], merged ? "merged " : "",
+               p->is_profiles ? "profiles" : "tier", STR_FMT(p->tier));
     for (size_t i = 0; i < p->n; i++) {
         struct dpol *pol = dpol_get(d, p->ids[i]);
         if (pol) {
             struct seg *to = pol->has_pass && !pol->is_profile ? p->next : NULL;
-            policy_chain_name(pol->p, to, b);
+            policy_chain_name(pol->p, to, chain_mode(p->mode), b);
             buf_puts(b, merged && pol->has_rest ? " rest\n" : "\n");
         }
     }
-    buf_printf(b, "then %s", p->ends_with_drop ? "drop" : p->next ? p->next->c.name : "drop");
+    buf_printf(b, "then %s",
+               p->end == END_DROP     ? "drop"
+               : p->end == END_ACCEPT ? "accept"
+                                      : p->next->c.name);
     if (p->next) {
         buf_printf(b, " pass %s", p->next->c.name);
     }
 }
 
-static void seg_add(struct dataplane *d, struct seg *s, struct dpol *pol, struct seg *next) {
+static void seg_add(struct dataplane *d, struct seg *s, struct dpol *pol) {
     if (s->merged) {
         vec_push(&s->plains, pol);
         vec_push(&pol->segs, s);
         merged_change(d, s, &pol->allows, true);
     }
     if (!s->merged || pol->has_rest) {
-        struct variant *v = variant_get(d, pol, next, s->merged != NULL);
+        struct variant *v = variant_get(d, pol, s);
         v->refs++;
         vec_push(&s->list, v);
     }
@@ -204,7 +220,8 @@ static struct seg *seg_get(struct dataplane *d, const struct seg_plan *p) {
     s->key = str_c(dup_str(buf_view(&key)));
     s->tier = dup_str(p->tier);
     s->is_profiles = p->is_profiles;
-    s->ends_with_drop = p->ends_with_drop;
+    s->mode = p->mode;
+    s->end = p->end;
     s->next = p->next;
     if (s->next) {
         s->next->refs++;
@@ -218,7 +235,7 @@ static struct seg *seg_get(struct dataplane *d, const struct seg_plan *p) {
         struct dpol *pol = dpol_get(d, p->ids[i]);
         if (pol) {
             s->dir = pol->p->dir;
-            seg_add(d, s, pol, p->next);
+            seg_add(d, s, pol);
         }
     }
     *str_seg_put(&d->segs, s->key, NULL) = s;
@@ -227,16 +244,22 @@ static struct seg *seg_get(struct dataplane *d, const struct seg_plan *p) {
     return s;
 }
 
-/* The segment of tier i of a chain and of all that follows; caller owns one reference. */
-static struct seg *seg_build(struct dataplane *d, const struct calc_chain *c, size_t i) {
+static struct seg *seg_last(struct dataplane *d, const struct calc_chain *c, enum list_mode mode) {
+    bool has_profiles = mode == LIST_NORMAL || mode == LIST_STAGED;
+    return seg_get(d, &(struct seg_plan){.ids = c->profiles,
+                                         .n = has_profiles ? c->n_profiles : 0,
+                                         .mode = mode,
+                                         .is_profiles = true,
+                                         .end = has_profiles ? END_DROP : END_ACCEPT});
+}
+
+struct seg *seg_build(struct dataplane *d, const struct calc_chain *c, size_t i,
+                      enum list_mode mode) {
     if (i == c->n_tiers) {
-        return seg_get(d, &(struct seg_plan){.ids = c->profiles,
-                                             .n = c->n_profiles,
-                                             .is_profiles = true,
-                                             .ends_with_drop = true});
+        return seg_last(d, c, mode);
     }
     const struct calc_tier *t = &c->tiers[i];
-    bool needs_next = t->default_pass;
+    bool goes_on = t->default_pass || mode == LIST_RAW, needs_next = goes_on;
     for (size_t j = 0; j < t->n_policies && !needs_next; j++) {
         struct dpol *p = dpol_get(d, t->policies[j]);
         needs_next = p && p->has_pass;
@@ -244,8 +267,9 @@ static struct seg *seg_build(struct dataplane *d, const struct calc_chain *c, si
     struct seg_plan plan = {.ids = t->policies,
                             .n = t->n_policies,
                             .tier = t->name,
-                            .ends_with_drop = !t->default_pass,
-                            .next = needs_next ? seg_build(d, c, i + 1) : NULL};
+                            .mode = mode,
+                            .end = goes_on ? END_NEXT : END_DROP,
+                            .next = needs_next ? seg_build(d, c, i + 1, mode) : NULL};
     struct seg *s = seg_get(d, &plan);
     seg_unref(d, plan.next);
     return s;
@@ -322,7 +346,7 @@ static void policy_sort(struct dataplane *d, struct dpol *x) {
     allow_vec old = x->allows;
     x->allows = (allow_vec){0};
     x->has_pass = x->has_rest = false;
-    x->is_plain = true;
+    x->is_plain = !x->p->is_untracked; /* accepting is not all then */
     for (size_t i = 0; i < x->p->n_rules; i++) {
         const struct calc_rule *r = &x->p->rules[i];
         x->has_pass |= r->action == RULE_PASS;
@@ -365,10 +389,7 @@ void dpol_update(struct dataplane *d, const struct calc_policy *p) {
     if (!is_new && memcmp(&old, &now, sizeof(now)) != 0) {
         struct dep **e;
         for (size_t i = 0; id_dep_next(&d->endpoints, &i, NULL, &e);) {
-            if (!(*e)->is_dirty) {
-                (*e)->is_dirty = true;
-                vec_push(&d->dirty_endpoints, (*e)->id);
-            }
+            dep_dirty(d, *e);
         }
     }
 }
@@ -384,169 +405,6 @@ void dpol_remove(struct dataplane *d, uint32_t id) {
     vec_clear(&x->used_sets);
     x->is_removed = true;
     vec_push(&d->removed_policies, id);
-}
-
-/* ---- endpoints ---- */
-
-/* One block that holds a deep copy of a chain's lists. */
-static void *copy_chains(const struct calc_chain *src[2], struct calc_chain *dst[2]) {
-    size_t n = 1;
-    for (int k = 0; k < 2; k++) {
-        n += src[k]->n_tiers * sizeof(struct calc_tier) + src[k]->n_profiles * sizeof(uint32_t);
-        for (size_t i = 0; i < src[k]->n_tiers; i++) {
-            n += src[k]->tiers[i].n_policies * sizeof(uint32_t) + src[k]->tiers[i].name.n + 8;
-        }
-    }
-    uint8_t *block = malloc(n), *p = block;
-    mg_assert(block != NULL);
-    struct calc_tier *tiers[2];
-    for (int k = 0; k < 2; k++) { /* widest alignment first */
-        tiers[k] = (struct calc_tier *)(void *)p;
-        p += src[k]->n_tiers * sizeof(struct calc_tier);
-    }
-    for (int k = 0; k < 2; k++) {
-        *dst[k] = *src[k];
-        dst[k]->tiers = tiers[k];
-        dst[k]->profiles = memcpy(p, src[k]->profiles ? src[k]->profiles : (const uint32_t *)block,
-                                  src[k]->n_profiles * sizeof(uint32_t));
-        p += src[k]->n_profiles * sizeof(uint32_t);
-        for (size_t i = 0; i < src[k]->n_tiers; i++) {
-            tiers[k][i] = src[k]->tiers[i];
-            size_t bytes = tiers[k][i].n_policies * sizeof(uint32_t);
-            tiers[k][i].policies = memcpy(p, src[k]->tiers[i].policies, bytes);
-            p += bytes;
-        }
-    }
-    for (int k = 0; k < 2; k++) {
-        for (size_t i = 0; i < src[k]->n_tiers; i++) {
-            size_t len = tiers[k][i].name.n;
-            tiers[k][i].name.p = memcpy(p, src[k]->tiers[i].name.p, len);
-            p += len;
-        }
-    }
-    return block;
-}
-
-static void unset_link(struct dataplane *d, const char *iface) {
-    if (d->links) {
-        links_unset(d->links, str_c(iface));
-    }
-}
-
-static void source_key(const char *iface, const struct prefix *p, uint8_t key[32]) {
-    memset(key, 0, 32);
-    memcpy(key, iface, strlen(iface));
-    memcpy(key + 16, p->ip.b, 16);
-}
-
-static void want_sources(struct dataplane *d, const struct dep *e, bool on) {
-    if (e->spoof_ok.n) {
-        d->base[BASE_SPOOF_CHECK].is_dirty = true;
-    }
-    for (size_t i = 0; i < e->nets.n; i++) {
-        uint8_t key[32];
-        source_key(e->iface, &e->nets.p[i], key);
-        bool is_v4 = e->nets.p[i].ip.family == IP_V4;
-        kset_want_key(d, &d->fixed[is_v4 ? FIXED_SRC4 : FIXED_SRC6], key, on);
-    }
-}
-
-void dep_update(struct dataplane *d, const struct calc_endpoint *e) {
-    if (e->host || e->iface.n == 0 || e->iface.n > 15) {
-        return; /* no such interface can exist */
-    }
-    bool is_new;
-    struct dep **slot = id_dep_put(&d->endpoints, e->id, &is_new);
-    if (is_new) {
-        *slot = calloc(1, sizeof(**slot));
-        mg_assert(*slot != NULL);
-        (*slot)->id = e->id;
-    }
-    struct dep *x = *slot;
-    if (!is_new) {
-        want_sources(d, x, false);
-        if (!str_is(e->iface, x->iface)) {
-            hops_want(&d->from, x->iface, x->id, NULL);
-            hops_want(&d->to, x->iface, x->id, NULL);
-            unset_link(d, x->iface);
-        }
-    }
-    free(x->iface);
-    free(x->label);
-    x->iface = dup_str(e->iface);
-    char label[400];
-    snprintf(label, sizeof(label), "%.*s/%.*s", STR_FMT(e->ns), STR_FMT(e->name));
-    x->label = dup_str(str_c(label));
-    vec_clear(&x->nets);
-    for (size_t i = 0; i < e->n_nets; i++) {
-        vec_push(&x->nets, e->nets[i]);
-    }
-    vec_clear(&x->spoof_ok);
-    for (size_t i = 0; i < e->n_spoof_ok; i++) {
-        vec_push(&x->spoof_ok, prefix_mask(e->spoof_ok[i]));
-    }
-    want_sources(d, x, true);
-    void *old = x->calc_block;
-    x->calc_block = copy_chains((const struct calc_chain *[]){&e->ingress, &e->egress},
-                                (struct calc_chain *[]){&x->calc_in, &x->calc_out});
-    free(old);
-    if (!x->is_dirty) {
-        x->is_dirty = true;
-        vec_push(&d->dirty_endpoints, x->id);
-    }
-    if (d->links) {
-        links_set(d->links, str_c(x->iface), x->nets.p, x->nets.n, e->mac);
-    }
-}
-
-static void dep_free(struct dep *x) {
-    free(x->iface);
-    free(x->label);
-    free(x->calc_block);
-    vec_fini(&x->nets);
-    vec_fini(&x->spoof_ok);
-    free(x);
-}
-
-void dep_remove(struct dataplane *d, uint32_t id) {
-    struct dep **slot = id_dep_get(&d->endpoints, id);
-    if (!slot) {
-        return;
-    }
-    struct dep *x = *slot;
-    id_dep_del(&d->endpoints, id);
-    uint32_t owner = hops_owner(&d->from, x->iface);
-    want_sources(d, x, false);
-    struct dep **heir = owner && owner != id ? id_dep_get(&d->endpoints, owner) : NULL;
-    if (heir) {
-        want_sources(d, *heir, true);
-    } else {
-        unset_link(d, x->iface);
-    }
-    hops_want(&d->from, x->iface, id, NULL);
-    hops_want(&d->to, x->iface, id, NULL);
-    seg_unref(d, x->in);
-    seg_unref(d, x->out);
-    dep_free(x);
-}
-
-void deps_rebuild(struct dataplane *d) {
-    for (size_t i = 0; i < d->dirty_endpoints.n; i++) {
-        struct dep **slot = id_dep_get(&d->endpoints, d->dirty_endpoints.p[i]);
-        if (!slot) {
-            continue;
-        }
-        struct dep *x = *slot;
-        x->is_dirty = false;
-        struct seg *in = seg_build(d, &x->calc_in, 0), *out = seg_build(d, &x->calc_out, 0);
-        hops_want(&d->to, x->iface, x->id, in->c.name);
-        hops_want(&d->from, x->iface, x->id, out->c.name);
-        seg_unref(d, x->in);
-        seg_unref(d, x->out);
-        x->in = in;
-        x->out = out;
-    }
-    vec_clear(&d->dirty_endpoints);
 }
 
 /* ---- ends ---- */
@@ -671,11 +529,6 @@ void lists_sweep(struct dataplane *d) {
 }
 
 void lists_fini(struct dataplane *d) {
-    struct dep **e;
-    for (size_t i = 0; id_dep_next(&d->endpoints, &i, NULL, &e);) {
-        dep_free(*e);
-    }
-    id_dep_fini(&d->endpoints);
     struct dpol **p;
     for (size_t i = 0; id_dpol_next(&d->policies, &i, NULL, &p);) {
         dpol_free(d, *p);

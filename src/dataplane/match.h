@@ -31,3 +31,14 @@ static inline void load_proto_port(struct nft_batch *b, bool is_src, uint32_t re
     nft_x_meta(b, NFT_META_L4PROTO, reg);
     load_port(b, is_src, reg + 1);
 }
+/* The family is matched already. */
+static inline void match_prefix(struct nft_batch *b, const struct prefix *p, bool is_src) {
+    uint8_t mask[16] = {0};
+    memset(mask, 0xff, p->len / 8);
+    if (p->len % 8) {
+        mask[p->len / 8] = (uint8_t)(0xff00 >> (p->len % 8));
+    }
+    load_addr(b, p->ip.family, is_src, R0);
+    nft_x_and(b, R0, mask, ip_bytes(&p->ip));
+    nft_x_cmp(b, R0, NFT_CMP_EQ, p->ip.b, ip_bytes(&p->ip));
+}

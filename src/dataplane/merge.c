@@ -6,15 +6,6 @@
 #include <netinet/in.h>
 #include <stdio.h>
 
-enum allow_what {
-    ALLOW_ALL = 1,
-    ALLOW_PORT,
-    ALLOW_NET,
-    ALLOW_ADDR_PORT,
-    ALLOW_SET,
-    ALLOW_SET_PORT
-};
-
 /* A rule of more elements than this is cheaper as a rule. */
 enum { ELEMENTS_MAX = 64 };
 
@@ -118,7 +109,7 @@ static struct kset *need(struct dataplane *d, struct seg *s, struct kset **slot,
     if (!*slot) {
         char name[300];
         (void)snprintf(name, sizeof(name), "%s/%s", s->c.name, suffix);
-        struct nft_set desc = {.is_interval = is_interval};
+        struct nft_set desc = {.is_interval = is_interval, .has_counters = true};
         memcpy(desc.fields, fields, sizeof(desc.fields));
         *slot = kset_make(d, name, &desc, str_c(comment));
         seg_dirty(d, s);
@@ -253,8 +244,11 @@ static void render_peer(const struct out *o, const struct dset *x, const struct 
         if (!p->is_all) {
             load_proto_port(o->b, false, R0);
             nft_x_lookup(o->b, p->ports->desc.name, 0, R0, false);
+            end(o, "");
+        } else {
+            nft_x_counter(o->b);
+            end(o, x->base_name);
         }
-        end(o, "");
     }
 }
 
@@ -286,7 +280,7 @@ void merged_render(struct dataplane *d, const struct seg *s, uint64_t *hash) {
     const struct merged *m = s->merged;
     struct out o = {d, &d->batch, s, hash};
     if (m->is_all) {
-        (void)begin(&o);
+        nft_x_counter(begin(&o));
         end(&o, "all");
         return;
     }

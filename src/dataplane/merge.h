@@ -16,6 +16,15 @@ struct dset;
 struct kset;
 struct seg;
 
+enum allow_what {
+    ALLOW_ALL = 1,
+    ALLOW_PORT,
+    ALLOW_NET,
+    ALLOW_ADDR_PORT,
+    ALLOW_SET,
+    ALLOW_SET_PORT
+};
+
 /* One thing that is let through. No padding: compared and hashed as bytes. */
 struct allow {
     uint8_t what; /* enum allow_what */

@@ -285,10 +285,13 @@ static void put_verdict(const struct rule_out *o) {
     struct nft_batch *b = &o->d->batch;
     switch (o->r->action) {
     case RULE_ALLOW:
+        if (o->v->pol->p->is_untracked) {
+            nft_x_notrack(b);
+        }
         nft_x_verdict(b, NF_ACCEPT, STR_NULL);
         break;
     case RULE_DENY:
-        nft_x_verdict(b, NF_DROP, STR_NULL);
+        put_deny(o->d, o->v->mode, o->comment);
         break;
     case RULE_PASS:
         if (o->v->pass_to) {
@@ -298,7 +301,7 @@ static void put_verdict(const struct rule_out *o) {
         }
         break;
     case RULE_LOG:
-        nft_x_log(b, o->d->settings.log_prefix);
+        nft_x_log(b, DATAPLANE_LOG_GROUP, o->comment);
         break;
     }
 }
@@ -325,6 +328,7 @@ static void put_rule(const struct rule_out *o, const struct side_plan *src, cons
     match_icmp(b, r->not_icmp_type, r->not_icmp_code, true);
     match_side(o->d, src, cs, &as, f);
     match_side(o->d, dst, cd, &ad, f);
+    nft_x_counter(b);
     put_verdict(o);
     *o->hash = nft_chain_hash(*o->hash, nft_rule_end(b, o->comment));
 }
@@ -367,19 +371,11 @@ uint64_t render_variant(struct dataplane *d, const struct variant *v) {
         if (r->never || (v->is_rest && merge_rule(r, p->dir, &merged))) {
             continue;
         }
+        if (r->action == RULE_LOG && v->mode == LIST_STAGED) {
+            continue;
+        }
         MG_CLEANUP(buf_fini) struct buf c = BUF_INIT(1024);
-        buf_str(&c, p->kind);
-        buf_putc(&c, ' ');
-        if (p->tier.n) {
-            buf_str(&c, p->tier);
-            buf_putc(&c, ' ');
-        }
-        if (p->ns.n) {
-            buf_str(&c, p->ns);
-            buf_putc(&c, '/');
-        }
-        buf_str(&c, p->name);
-        buf_printf(&c, "#%u", r->index);
+        calc_rule_name(p, r->index, &c);
         struct rule_out o = {d, v, r, buf_view(&c), &hash};
         bool is_l3 = side_has_l3(&r->src) || side_has_l3(&r->dst);
         if (!is_l3 && r->families == (CALC_V4 | CALC_V6)) {
@@ -397,11 +393,30 @@ uint64_t render_variant(struct dataplane *d, const struct variant *v) {
     return hash;
 }
 
+void put_deny(struct dataplane *d, enum list_mode mode, struct str name) {
+    struct nft_batch *b = &d->batch;
+    enum drop_override o = d->settings.drop_override;
+    if (mode == LIST_STAGED) {
+        nft_x_verdict(b, NF_ACCEPT, STR_NULL);
+        return;
+    }
+    if (o == OVERRIDE_LOG_DROP || o == OVERRIDE_LOG_ACCEPT) {
+        nft_x_log(b, DATAPLANE_LOG_GROUP, name);
+    }
+    if (o == OVERRIDE_ACCEPT || o == OVERRIDE_LOG_ACCEPT) {
+        nft_x_verdict(b, NF_ACCEPT, STR_NULL);
+    } else if (d->settings.deny == DENY_REJECT && mode != LIST_RAW) {
+        nft_x_reject(b);
+    } else {
+        nft_x_verdict(b, NF_DROP, STR_NULL);
+    }
+}
+
 static void put_jump(struct dataplane *d, const struct seg *s, int32_t code, struct str chain,
-                     struct str comment, uint64_t *hash) {
+                     uint64_t *hash) {
     nft_rule_begin(&d->batch, str_c(s->c.name));
     nft_x_verdict(&d->batch, code, chain);
-    *hash = nft_chain_hash(*hash, nft_rule_end(&d->batch, comment));
+    *hash = nft_chain_hash(*hash, nft_rule_end(&d->batch, STR_NULL));
 }
 
 uint64_t render_seg(struct dataplane *d, const struct seg *s) {
@@ -410,15 +425,25 @@ uint64_t render_seg(struct dataplane *d, const struct seg *s) {
         merged_render(d, s, &hash);
     }
     for (size_t i = 0; i < s->list.n; i++) {
-        put_jump(d, s, NFT_JUMP, str_c(s->list.p[i]->c.name), STR_NULL, &hash);
+        put_jump(d, s, NFT_JUMP, str_c(s->list.p[i]->c.name), &hash);
     }
-    if (s->ends_with_drop) {
+    switch (s->end) {
+    case END_NEXT:
+        put_jump(d, s, NFT_GOTO, str_c(s->next->c.name), &hash);
+        break;
+    case END_ACCEPT:
+        put_jump(d, s, NF_ACCEPT, STR_NULL, &hash);
+        break;
+    case END_DROP: {
         char text[128];
         snprintf(text, sizeof(text), s->is_profiles ? "no profile matched" : "end of tier %.80s",
                  s->tier);
-        put_jump(d, s, NF_DROP, STR_NULL, str_c(text), &hash);
-    } else {
-        put_jump(d, s, NFT_GOTO, str_c(s->next->c.name), STR_NULL, &hash);
+        nft_rule_begin(&d->batch, str_c(s->c.name));
+        nft_x_counter(&d->batch);
+        put_deny(d, s->mode, str_c(text));
+        hash = nft_chain_hash(hash, nft_rule_end(&d->batch, str_c(text)));
+        break;
+    }
     }
     return hash;
 }

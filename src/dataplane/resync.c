@@ -42,8 +42,9 @@ static void forget_all(struct dataplane *d) {
         kset_forget_kernel(&d->fixed[i]);
         kset_dirty(d, &d->fixed[i]);
     }
-    hops_forget_kernel(&d->from);
-    hops_forget_kernel(&d->to);
+    for (int i = 0; i < N_HOP_MAPS; i++) {
+        hops_forget_kernel(&d->hops[i]);
+    }
     for (int i = 0; i < N_BASE_CHAINS; i++) {
         d->base[i].in_kernel = false;
         d->base[i].is_dirty = true;
@@ -83,6 +84,7 @@ static struct kchain *chain_get(struct dataplane *d, struct str name) {
     return c ? *c : NULL;
 }
 
+/* want NULL: a plain chain. */
 static bool same_hook(const struct nft_hook *want, const struct nft_hook *has) {
     if (!want || !has->type) {
         return !want && !has->type;
@@ -94,11 +96,10 @@ static bool same_hook(const struct nft_hook *want, const struct nft_hook *has) {
 static void on_chain(void *arg, struct str name, const struct nft_hook *hook) {
     struct dataplane *d = ((struct resync *)arg)->d;
     struct kchain *c = chain_get(d, name);
-    const struct nft_hook *want = NULL;
-    if (c >= d->base && c < d->base + N_BASE_CHAINS) {
-        want = base_hook((enum base_chain)(c - d->base));
-    }
-    if (c && same_hook(want, hook)) {
+    struct nft_hook want;
+    bool is_base = c >= d->base && c < d->base + N_BASE_CHAINS &&
+                   base_hook(d, (enum base_chain)(c - d->base), &want);
+    if (c && same_hook(is_base ? &want : NULL, hook)) {
         c->in_kernel = true;
         c->hash = 0;
         return;
@@ -109,10 +110,10 @@ static void on_chain(void *arg, struct str name, const struct nft_hook *hook) {
     vec_push(&d->stale_chains, dup_str(name));
 }
 
-static void on_rule(void *arg, struct str chain, uint64_t hash) {
+static void on_rule(void *arg, struct str chain, const struct nft_rule_read *r) {
     struct kchain *c = chain_get(((struct resync *)arg)->d, chain);
     if (c) {
-        c->hash = nft_chain_hash(c->hash, hash);
+        c->hash = nft_chain_hash(c->hash, r->hash);
     }
 }
 
@@ -133,12 +134,11 @@ static void on_set(void *arg, const struct nft_set *s) {
     struct resync *r = arg;
     struct dataplane *d = r->d;
     set_done(r);
-    struct hops *hops[] = {&d->from, &d->to};
     struct kset *k = NULL;
-    for (size_t i = 0; i < ARRAY_LEN(hops) && !k; i++) {
-        if (str_eq(s->name, hops[i]->set.desc.name)) {
-            r->hops = hops[i];
-            k = &hops[i]->set;
+    for (size_t i = 0; i < N_HOP_MAPS && !k; i++) {
+        if (str_eq(s->name, d->hops[i].set.desc.name)) {
+            r->hops = &d->hops[i];
+            k = &d->hops[i].set;
         }
     }
     for (int i = 0; i < N_FIXED_SETS && !k; i++) {
@@ -162,14 +162,13 @@ static void on_set(void *arg, const struct nft_set *s) {
     vec_push(&d->stale_sets, dup_str(s->name));
 }
 
-static void on_elem(void *arg, struct str set, struct str key, bool is_interval_end,
-                    struct str chain) {
+static void on_elem(void *arg, struct str set, const struct nft_elem_read *e) {
     struct resync *r = arg;
     (void)set;
     if (r->hops) {
-        hops_kernel(r->hops, key, chain);
+        hops_kernel(r->hops, e->key, e->chain);
     } else if (r->set) {
-        kset_kernel_elem(r->set, key, is_interval_end);
+        kset_kernel_elem(r->set, e->key, e->is_interval_end);
     }
 }
 

@@ -49,6 +49,14 @@ struct kchain {
 
 struct seg;
 
+/* What a list of policies is for. */
+enum list_mode {
+    LIST_NORMAL,
+    LIST_STAGED,  /* decides nothing: what it would decide is counted */
+    LIST_FORWARD, /* what a host endpoint forwards: after the last tier it may pass */
+    LIST_RAW,     /* before connection tracking or DNAT: no tier's end drops */
+};
+
 /* A policy's rules in one direction as a chain. Policies with a Pass rule need to know where Pass
  * goes, so they have one chain for each continuation; the others have one chain in all, and one of
  * the rest of their rules if lists merge what the others allow (merge.h). */
@@ -56,6 +64,7 @@ struct variant {
     struct kchain c;
     struct dpol *pol;
     struct seg *pass_to; /* NULL: no Pass rule, or a profile (Pass returns to the next profile) */
+    enum list_mode mode; /* LIST_FORWARD's are LIST_NORMAL's */
     bool is_rest;
     unsigned refs;
 };
@@ -81,22 +90,39 @@ struct seg {
     VEC(struct variant *) list;
     struct merged *merged;     /* NULL: not of plain policies alone */
     VEC(struct dpol *) plains; /* merged: all its policies */
-    struct seg *next;          /* where the end of the tier goes on; NULL: drop */
+    struct seg *next;          /* END_NEXT: where the end of the tier goes on */
     char *tier;
+    enum list_mode mode;
     bool is_profiles;
-    bool ends_with_drop;
+    enum seg_end { END_DROP, END_NEXT, END_ACCEPT } end;
     unsigned refs;
+};
+
+/* The lists that packets of an endpoint meet. */
+enum way {
+    WAY_IN,
+    WAY_OUT,
+    WAY_STAGED_IN,
+    WAY_STAGED_OUT,
+    WAY_FORWARD_IN,
+    WAY_FORWARD_OUT,
+    WAY_UNTRACKED_IN,
+    WAY_UNTRACKED_OUT,
+    WAY_PRE_DNAT,
+    N_WAYS,
 };
 
 struct dep {
     uint32_t id;
     char *iface, *label; /* label: "namespace/name", for comments and logs */
-    struct seg *in, *out;
+    bool is_host;        /* iface may be "*" or "" then, nets are the expected addresses */
+    struct seg *segs[N_WAYS];
     VEC(struct prefix) nets;
     VEC(struct prefix) spoof_ok;
     bool is_dirty;
     /* What was calculated, to build the lists again when a policy's shape changes. */
-    struct calc_chain calc_in, calc_out;
+    bool has_way[N_WAYS];
+    struct calc_chain calc[N_WAYS];
     void *calc_block;
 };
 
@@ -121,6 +147,24 @@ struct hops {
     struct kset set; /* the map itself; its keys are not used */
     struct str_hop by_iface;
     VEC(struct hop *) touched;
+    bool is_wanted;  /* the map, and the base chain that looks into it */
+    const char *any; /* chain of host interfaces that have no element; NULL: none */
+};
+
+/* The verdict maps, and the base chain that asks each. */
+enum hop_map {
+    HOP_PODS_IN,
+    HOP_PODS_OUT,
+    HOP_STAGED_IN,
+    HOP_STAGED_OUT,
+    HOP_HOST_IN,
+    HOP_HOST_OUT,
+    HOP_FORWARD_IN,
+    HOP_FORWARD_OUT,
+    HOP_UNTRACKED_IN,
+    HOP_UNTRACKED_OUT,
+    HOP_PRE_DNAT,
+    N_HOP_MAPS,
 };
 
 #define MAP_NAME id_dset
@@ -168,6 +212,16 @@ enum base_chain {
     BASE_HOST,        /* input: what the sending pod may send to its own host */
     BASE_HOST_ACTION, /* input: what the host takes from its pods */
     BASE_NAT,         /* postrouting: masquerade */
+    /* Only while something needs them. */
+    BASE_STAGED_FROM,   /* forward: what staged policies would decide */
+    BASE_STAGED_TO,     /* forward */
+    BASE_UNTRACKED_IN,  /* prerouting, before conntrack: host endpoints' untracked policies */
+    BASE_UNTRACKED_OUT, /* output, before conntrack */
+    BASE_PRE_DNAT,      /* prerouting, before DNAT */
+    BASE_HOST_IN,       /* input: what a host endpoint lets in */
+    BASE_HOST_OUT,      /* output */
+    BASE_FORWARD_IN,    /* forward: what comes in by a host endpoint */
+    BASE_FORWARD_OUT,   /* forward: what goes out by one */
     N_BASE_CHAINS,
 };
 
@@ -178,6 +232,8 @@ enum fixed_set {
     FIXED_NAT6,
     FIXED_POOL4, /* all pools */
     FIXED_POOL6,
+    FIXED_FAILSAFE_IN, /* protocol . port that no policy of a host endpoint can close */
+    FIXED_FAILSAFE_OUT,
     N_FIXED_SETS,
 };
 
@@ -196,7 +252,9 @@ struct dataplane {
 
     struct kchain base[N_BASE_CHAINS];
     struct kset fixed[N_FIXED_SETS];
-    struct hops from, to;
+    struct hops hops[N_HOP_MAPS];
+    bool are_hosts_dirty; /* host endpoints or interfaces changed */
+    VEC(struct dataplane_iface) ifaces;
     struct id_dset sets;
     struct id_dpol policies;
     struct id_dep endpoints;
@@ -246,27 +304,30 @@ void dset_member(struct dataplane *d, struct dset *s, const struct calc_member *
 void dset_free(struct dataplane *d, struct dset *s);
 
 /* ---- hops.c ---- */
-void hops_init(struct hops *h, const char *name, const char *comment);
+void hops_init(struct hops *h, const char *name, const char *comment, bool is_wanted);
 void hops_fini(struct hops *h);
 /* chain NULL: none, if the interface still is the owner's. */
 void hops_want(struct hops *h, const char *iface, uint32_t owner, const char *chain);
 /* The endpoint that has the interface; 0 = none. */
 uint32_t hops_owner(const struct hops *h, const char *iface);
 void hops_kernel(struct hops *h, struct str key, struct str chain);
+void hops_unwant_all(struct hops *h);
 void hops_write(struct dataplane *d, struct hops *h);
+/* Removes the map that nothing needs any more. */
+void hops_remove(struct dataplane *d, struct hops *h);
 void hops_settle(struct hops *h);
 void hops_forget_kernel(struct hops *h);
 
-/* ---- lists.c: policies, segments, endpoints ---- */
+/* ---- lists.c: policies, segments ---- */
 struct dpol *dpol_get(struct dataplane *d, uint32_t id);
 void dpol_update(struct dataplane *d, const struct calc_policy *p);
 void dpol_remove(struct dataplane *d, uint32_t id);
 void variant_dirty(struct dataplane *d, struct variant *v);
 void seg_dirty(struct dataplane *d, struct seg *s);
-void dep_update(struct dataplane *d, const struct calc_endpoint *e);
-void dep_remove(struct dataplane *d, uint32_t id);
-/* Builds the lists of endpoints that need it. Before writing. */
-void deps_rebuild(struct dataplane *d);
+/* The list of tier i and of all that follows; caller owns one reference. */
+struct seg *seg_build(struct dataplane *d, const struct calc_chain *c, size_t i,
+                      enum list_mode mode);
+void seg_unref(struct dataplane *d, struct seg *s);
 /* Lets go of what chains without users hold, so that all that must go is marked so. Before writing.
  */
 void lists_cascade(struct dataplane *d);
@@ -274,13 +335,45 @@ void lists_cascade(struct dataplane *d);
 void lists_sweep(struct dataplane *d);
 void lists_fini(struct dataplane *d);
 
-/* ---- render.c, base_rules.c: rules ---- */
+/* ---- endpoints.c ---- */
+void dep_update(struct dataplane *d, const struct calc_endpoint *e);
+void dep_remove(struct dataplane *d, uint32_t id);
+void dep_dirty(struct dataplane *d, struct dep *x);
+/* Builds the lists of endpoints that need it. Before writing. */
+void deps_rebuild(struct dataplane *d);
+void deps_fini(struct dataplane *d);
+/* ---- hosts.c ---- */
+/* Which host endpoint an interface belongs to. */
+void hosts_assign(struct dataplane *d);
+
+/* ---- render.c, base_rules.c, host_rules.c: rules ---- */
+/* One chain being written. */
+struct chain_out {
+    struct dataplane *d;
+    struct nft_batch *b;
+    struct str chain;
+    uint64_t hash;
+};
+struct nft_batch *chain_rule(struct chain_out *o);
+void chain_rule_end(struct chain_out *o, const char *comment);
+/* The last expressions of a rule that denies; name: of the rule, for the log. */
+void put_deny(struct dataplane *d, enum list_mode mode, struct str name);
+void accept_established(struct chain_out *o);
+void match_iface(struct nft_batch *b, uint32_t key, struct str prefix);
+void match_ct_state(struct nft_batch *b, uint32_t bits);
+enum { CT_INVALID = 1, CT_ESTABLISHED = 2, CT_RELATED = 4, CT_UNTRACKED = 64 };
+void render_host(struct chain_out *o, enum base_chain c);
+
 /* Appends all rules of a chain to the batch; returns their combined hash. */
 uint64_t render_variant(struct dataplane *d, const struct variant *v);
 uint64_t render_seg(struct dataplane *d, const struct seg *s);
 uint64_t render_base(struct dataplane *d, enum base_chain c);
-const struct nft_hook *base_hook(enum base_chain c); /* NULL: plain chain */
+/* False: a plain chain. */
+bool base_hook(const struct dataplane *d, enum base_chain c, struct nft_hook *out);
 const char *base_name(enum base_chain c);
+/* The map that the base chain asks, or NULL: the chain is always there. */
+struct hops *base_hops(struct dataplane *d, enum base_chain c);
+bool base_is_wanted(struct dataplane *d, enum base_chain c);
 
 /* ---- resync.c ---- */
 /* Takes the kernel's state as it is now; marks all that differs as dirty. */

@@ -65,6 +65,7 @@ struct nft_set {
     uint8_t
         fields[4]; /* NFT_TYPE_*, 0 ends; more than one: a concatenation, each in 4-byte steps */
     bool is_interval, is_verdict_map;
+    bool has_counters; /* each element counts the packets that were found by it */
     struct str comment;
 };
 /* Bytes of one key of the set. */
@@ -95,7 +96,14 @@ void nft_x_vmap(struct nft_batch *b, struct str map, uint32_t sreg);
 /* code: NF_ACCEPT, NF_DROP, NFT_JUMP, NFT_GOTO, NFT_RETURN; chain for jump and goto. */
 void nft_x_verdict(struct nft_batch *b, int32_t code, struct str chain);
 void nft_x_masquerade(struct nft_batch *b, bool fully_random);
-void nft_x_log(struct nft_batch *b, struct str prefix);
+/* Sends the packet's head to whoever listens to the NFLOG group (nflog.h). */
+enum { NFT_LOG_PREFIX_MAX = 127 };
+void nft_x_log(struct nft_batch *b, uint16_t group, struct str prefix);
+/* Counts the packets that get this far in the rule. */
+void nft_x_counter(struct nft_batch *b);
+void nft_x_notrack(struct nft_batch *b);
+/* Ends the packet's way; the sender is told "port unreachable". */
+void nft_x_reject(struct nft_batch *b);
 /* Adds the comment and ends the rule; returns a hash of all that it means, never 0. The hash is
  * kept in the kernel with the rule (user data), so that a reader can tell it from another. */
 uint64_t nft_rule_end(struct nft_batch *b, struct str comment);
@@ -125,15 +133,27 @@ MG_NODISCARD int nft_commit(struct nft_sock *s, struct nft_batch *b, struct err 
 /* Number of the newest ruleset generation. */
 MG_NODISCARD int nft_generation(struct nft_sock *s, uint32_t *out, struct err *e);
 
+struct nft_count {
+    uint64_t packets, bytes;
+};
+struct nft_rule_read {
+    uint64_t hash;      /* what nft_rule_end gave when we wrote it; 0 = not ours */
+    struct str comment; /* as written, cut */
+    struct nft_count count;
+};
+struct nft_elem_read {
+    struct str key;
+    bool is_interval_end;
+    struct str chain; /* target of a verdict map's element, else empty */
+    struct nft_count count;
+};
 struct nft_read_ops {
     void (*table)(void *arg);
     /* hook: type NULL = plain chain. */
     void (*chain)(void *arg, struct str name, const struct nft_hook *hook);
-    /* hash: what nft_rule_end gave when we wrote it; 0 = not ours. */
-    void (*rule)(void *arg, struct str chain, uint64_t hash);
+    void (*rule)(void *arg, struct str chain, const struct nft_rule_read *r);
     void (*set)(void *arg, const struct nft_set *s);
-    /* chain: target of a verdict map's element, else empty. */
-    void (*elem)(void *arg, struct str set, struct str key, bool is_interval_end, struct str chain);
+    void (*elem)(void *arg, struct str set, const struct nft_elem_read *e);
 };
 /* Reads all of one table. 0 also when it is not there (table() is not called). ERR_RETRY when the
  * ruleset changed meanwhile: what was told is void. */

@@ -48,6 +48,10 @@ static void put_str(struct nft_batch *b, uint16_t type, struct str s) {
     name[n] = 0;
     mnl_attr_put(msg(b), type, n + 1, name);
 }
+static void put_be16(struct nft_batch *b, uint16_t type, uint16_t v) {
+    v = htons(v);
+    put(b, type, &v, sizeof(v));
+}
 static void put_be32(struct nft_batch *b, uint16_t type, uint32_t v) {
     mnl_attr_put_u32(msg(b), type, htonl(v));
 }
@@ -239,6 +243,13 @@ static void set_put(struct nft_batch *b, const struct nft_set *s, uint32_t flags
         put_be32(b, NFTA_SET_DATA_LEN, 0);
     }
     put_be32(b, NFTA_SET_ID, id);
+    if (s->has_counters) {
+        nest(b, NFTA_SET_EXPR);
+        put_str(b, NFTA_EXPR_NAME, STR("counter"));
+        nest(b, NFTA_EXPR_DATA);
+        unnest(b);
+        unnest(b);
+    }
     uint8_t ud[256];
     put(b, NFTA_SET_USERDATA, ud, set_userdata(s, ud));
     end(b);
@@ -497,10 +508,35 @@ void nft_x_masquerade(struct nft_batch *b, bool fully_random) {
     expr_end(b);
 }
 
-void nft_x_log(struct nft_batch *b, struct str prefix) {
-    mix(b, 'L', 0, 0, prefix.p, prefix.n);
+void nft_x_log(struct nft_batch *b, uint16_t group, struct str prefix) {
+    enum { HEAD_BYTES = 128 }; /* of the packet: enough for its headers */
+    prefix = str_sub(prefix, 0, prefix.n < NFT_LOG_PREFIX_MAX ? prefix.n : NFT_LOG_PREFIX_MAX);
+    mix(b, 'L', group, 0, prefix.p, prefix.n);
     expr(b, "log");
+    put_be16(b, NFTA_LOG_GROUP, group);
     put_str(b, NFTA_LOG_PREFIX, prefix);
+    put_be32(b, NFTA_LOG_SNAPLEN, HEAD_BYTES);
+    expr_end(b);
+}
+
+void nft_x_counter(struct nft_batch *b) {
+    mix(b, 'C', 0, 0, NULL, 0);
+    expr(b, "counter");
+    expr_end(b);
+}
+
+void nft_x_notrack(struct nft_batch *b) {
+    mix(b, 'N', 0, 0, NULL, 0);
+    expr(b, "notrack");
+    expr_end(b);
+}
+
+void nft_x_reject(struct nft_batch *b) {
+    uint8_t code = NFT_REJECT_ICMPX_PORT_UNREACH;
+    mix(b, 'J', 0, 0, NULL, 0);
+    expr(b, "reject");
+    put_be32(b, NFTA_REJECT_TYPE, NFT_REJECT_ICMPX_UNREACH);
+    put(b, NFTA_REJECT_ICMP_CODE, &code, sizeof(code));
     expr_end(b);
 }
 

@@ -260,17 +260,48 @@ static uint32_t a_be32(const struct nlattr *a) {
     return ntohl(v);
 }
 
-static uint64_t rule_hash(struct str ud) {
+static uint64_t a_be64(const struct nlattr *a) {
+    uint64_t v = 0;
+    if (a && mnl_attr_get_payload_len(a) >= sizeof(v)) {
+        memcpy(&v, mnl_attr_get_payload(a), sizeof(v));
+    }
+    return be64toh(v);
+}
+
+/* The numbers of an expression, if it is a counter. */
+static void read_counter(const struct nlattr *x, struct nft_count *out) {
+    struct attrs t, data;
+    attrs_nest(&t, x);
+    if (str_is(a_str(t.a[NFTA_EXPR_NAME]), "counter")) {
+        attrs_nest(&data, t.a[NFTA_EXPR_DATA]);
+        *out = (struct nft_count){.packets = a_be64(data.a[NFTA_COUNTER_PACKETS]),
+                                  .bytes = a_be64(data.a[NFTA_COUNTER_BYTES])};
+    }
+}
+
+/* Hash and comment of a rule. */
+static void read_userdata(struct str ud, struct nft_rule_read *out) {
     while (ud.n >= 2 && (uint8_t)ud.p[1] <= ud.n - 2) {
         uint8_t type = (uint8_t)ud.p[0], len = (uint8_t)ud.p[1];
         if (type == NFT_UD_HASH && len == sizeof(uint64_t)) {
-            uint64_t h;
-            memcpy(&h, ud.p + 2, sizeof(h));
-            return h;
+            memcpy(&out->hash, ud.p + 2, sizeof(out->hash));
+        } else if (type == NFT_UD_COMMENT) {
+            out->comment = str_n(ud.p + 2, strnlen(ud.p + 2, len));
         }
         ud = str_sub(ud, 2U + len, ud.n);
     }
-    return 0;
+}
+
+static void on_rule(struct reader *r, const struct attrs *t) {
+    struct nft_rule_read rule = {.comment = STR("")};
+    read_userdata(a_bytes(t->a[NFTA_RULE_USERDATA]), &rule);
+    const struct nlattr *list = t->a[NFTA_RULE_EXPRESSIONS], *a;
+    if (list) {
+        mnl_attr_for_each_nested(a, list) {
+            read_counter(a, &rule.count);
+        }
+    }
+    r->ops->rule(r->arg, a_str(t->a[NFTA_RULE_CHAIN]), &rule);
 }
 
 static void on_chain(struct reader *r, const struct attrs *t) {
@@ -326,9 +357,14 @@ static void on_elems(struct reader *r, const struct attrs *t) {
         attrs_nest(&key, el.a[NFTA_SET_ELEM_KEY]);
         attrs_nest(&data, el.a[NFTA_SET_ELEM_DATA]);
         attrs_nest(&verdict, data.a[NFTA_DATA_VERDICT]);
-        r->ops->elem(r->arg, r->set, a_bytes(key.a[NFTA_DATA_VALUE]),
-                     a_be32(el.a[NFTA_SET_ELEM_FLAGS]) & NFT_SET_ELEM_INTERVAL_END,
-                     a_str(verdict.a[NFTA_VERDICT_CHAIN]));
+        struct nft_elem_read e = {.key = a_bytes(key.a[NFTA_DATA_VALUE]),
+                                  .is_interval_end =
+                                      a_be32(el.a[NFTA_SET_ELEM_FLAGS]) & NFT_SET_ELEM_INTERVAL_END,
+                                  .chain = a_str(verdict.a[NFTA_VERDICT_CHAIN])};
+        if (el.a[NFTA_SET_ELEM_EXPR]) {
+            read_counter(el.a[NFTA_SET_ELEM_EXPR], &e.count);
+        }
+        r->ops->elem(r->arg, r->set, &e);
     }
 }
 
@@ -347,8 +383,7 @@ static void on_msg(struct reader *r, const struct nlmsghdr *h) {
         on_chain(r, &t);
         break;
     case NFT_MSG_NEWRULE:
-        r->ops->rule(r->arg, a_str(t.a[NFTA_RULE_CHAIN]),
-                     rule_hash(a_bytes(t.a[NFTA_RULE_USERDATA])));
+        on_rule(r, &t);
         break;
     case NFT_MSG_NEWSET:
         on_set(r, &t);

@@ -297,7 +297,13 @@ static struct dataplane_settings dataplane_settings_of(const struct settings *s)
                                    .endpoint_to_host = s->endpoint_to_host,
                                    .has_no_invalid_check = s->has_no_invalid_check,
                                    .may_spoof = s->may_spoof,
-                                   .log_prefix = s->log_prefix};
+                                   .deny = s->deny,
+                                   .drop_override = s->drop_override,
+                                   .is_append = s->is_append};
+    for (size_t i = 0; i < 2; i++) {
+        d.failsafe[i] = s->failsafe[i];
+        d.n_failsafe[i] = s->n_failsafe[i];
+    }
     memcpy(d.iface_prefixes, s->iface_prefixes, sizeof(d.iface_prefixes));
     return d;
 }

@@ -4,6 +4,7 @@
 #include "base/vec.h"
 
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <regex.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -48,16 +49,110 @@ static bool take_prefix(struct settings *s, struct str v) {
     s->n_iface_prefixes = n;
     return n > 0;
 }
+/* Index of the word among n, in any case; -1: none of them. */
+static int word_of(struct str v, const char *const *words, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        if (str_ieq(v, str_c(words[i]))) {
+            return (int)i;
+        }
+    }
+    return -1;
+}
 static bool take_to_host(struct settings *s, struct str v) {
     static const char *const names[] = {
         [TO_HOST_DROP] = "Drop", [TO_HOST_RETURN] = "Return", [TO_HOST_ACCEPT] = "Accept"};
-    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
-        if (str_ieq(v, str_c(names[i]))) {
-            s->endpoint_to_host = (enum endpoint_to_host)i;
-            return true;
+    int i = word_of(v, names, ARRAY_LEN(names));
+    s->endpoint_to_host = i < 0 ? TO_HOST_DROP : (enum endpoint_to_host)i;
+    return i >= 0;
+}
+static bool take_deny(struct settings *s, struct str v) {
+    static const char *const names[] = {[DENY_DROP] = "Drop", [DENY_REJECT] = "Reject"};
+    int i = word_of(v, names, ARRAY_LEN(names));
+    s->deny = i < 0 ? DENY_DROP : (enum deny_action)i;
+    return i >= 0;
+}
+static bool take_override(struct settings *s, struct str v) {
+    static const char *const names[] = {[OVERRIDE_DROP] = "Drop",
+                                        [OVERRIDE_ACCEPT] = "Accept",
+                                        [OVERRIDE_LOG_DROP] = "LogAndDrop",
+                                        [OVERRIDE_LOG_ACCEPT] = "LogAndAccept"};
+    int i = word_of(v, names, ARRAY_LEN(names));
+    s->drop_override = i < 0 ? OVERRIDE_DROP : (enum drop_override)i;
+    return i >= 0;
+}
+static bool take_insert_mode(struct settings *s, struct str v) {
+    static const char *const names[] = {"Insert", "Append"};
+    int i = word_of(v, names, ARRAY_LEN(names));
+    s->is_append = i == 1;
+    return i >= 0;
+}
+static bool take_established(struct settings *s, struct str v) {
+    static const char *const names[] = {"keep", "cut"};
+    int i = word_of(v, names, ARRAY_LEN(names));
+    s->cuts_established = i == 1;
+    return i >= 0;
+}
+
+/* "22", "tcp:22", "tcp:10.0.0.0/8:22", "tcp:[fd00::]/8:22" */
+static bool parse_failsafe(struct str v, struct dataplane_failsafe *out) {
+    static const struct {
+        const char *name;
+        uint8_t number;
+    } protocols[] = {{"tcp", IPPROTO_TCP}, {"udp", IPPROTO_UDP}, {"sctp", IPPROTO_SCTP}};
+    *out = (struct dataplane_failsafe){.protocol = IPPROTO_TCP};
+    ptrdiff_t first = str_find(v, ':', 0), last = first;
+    for (ptrdiff_t i = first; i >= 0; i = str_find(v, ':', (size_t)i + 1)) {
+        last = i;
+    }
+    if (!parse_port(str_sub(v, (size_t)(last + 1), v.n), &out->port) || out->port == 0) {
+        return false;
+    }
+    bool is_known = first < 0;
+    for (size_t i = 0; i < ARRAY_LEN(protocols) && first >= 0; i++) {
+        if (str_ieq(str_sub(v, 0, (size_t)first), str_c(protocols[i].name))) {
+            out->protocol = protocols[i].number;
+            is_known = true;
         }
     }
-    return false;
+    if (!is_known || first == last) {
+        return is_known;
+    }
+    char net[80];
+    size_t n = 0;
+    for (ptrdiff_t i = first + 1; i < last && n < sizeof(net) - 1; i++) {
+        if (v.p[i] != '[' && v.p[i] != ']') {
+            net[n++] = v.p[i];
+        }
+    }
+    bool ok = prefix_parse(str_n(net, n), &out->net) == 0;
+    out->net = prefix_mask(out->net);
+    return ok;
+}
+
+static bool take_failsafe(struct settings *s, struct str v, enum calc_dir dir) {
+    VEC(struct dataplane_failsafe) list = {0};
+    bool ok = true;
+    bool is_none = str_trim(v).n == 0 || str_ieq(str_trim(v), STR("none"));
+    for (struct str rest = v; rest.p && ok && !is_none;) {
+        struct dataplane_failsafe f;
+        ok = list.n < 1000 && parse_failsafe(str_trim(str_cut(&rest, ',')), &f);
+        vec_push(&list, f);
+    }
+    if (ok) {
+        s->failsafe[dir] = arena_array(&s->a, struct dataplane_failsafe, list.n);
+        s->n_failsafe[dir] = list.n;
+        for (size_t i = 0; i < list.n; i++) {
+            s->failsafe[dir][i] = list.p[i];
+        }
+    }
+    vec_fini(&list);
+    return ok;
+}
+static bool take_failsafe_in(struct settings *s, struct str v) {
+    return take_failsafe(s, v, CALC_INGRESS);
+}
+static bool take_failsafe_out(struct settings *s, struct str v) {
+    return take_failsafe(s, v, CALC_EGRESS);
 }
 static bool take_invalid(struct settings *s, struct str v) {
     return parse_bool(v, &s->has_no_invalid_check);
@@ -119,6 +214,19 @@ static const struct setting {
 } table[] = {
     {"interfacePrefix", take_prefix, "cali", "1 to 8 prefixes of at most 11 bytes, with commas"},
     {"defaultEndpointToHostAction", take_to_host, "Drop", "Drop, Return, Accept"},
+    {"nftablesFilterDenyAction", take_deny, "Drop", "Drop, Reject"},
+    {"dropActionOverride", take_override, "Drop",
+     "Drop, Accept, LogAndDrop, LogAndAccept: what becomes of packets that policies deny"},
+    {"chainInsertMode", take_insert_mode, "Insert",
+     "Insert, Append: before or after the filters of others"},
+    {"establishedPolicy", take_established, "keep",
+     "keep, cut: connections that a change of policy now denies go on, or end"},
+    {"failsafeInboundHostPorts", take_failsafe_in,
+     "tcp:22,udp:68,tcp:179,tcp:2379,tcp:2380,tcp:5473,tcp:6443,tcp:6666,tcp:6667",
+     "PROTOCOL:PORT or PROTOCOL:NET:PORT with commas; none"},
+    {"failsafeOutboundHostPorts", take_failsafe_out,
+     "udp:53,udp:67,tcp:179,tcp:2379,tcp:2380,tcp:5473,tcp:6443,tcp:6666,tcp:6667",
+     "PROTOCOL:PORT or PROTOCOL:NET:PORT with commas; none"},
     {"disableConntrackInvalidCheck", take_invalid, "false", "true, false"},
     {"workloadSourceSpoofing", take_spoofing, "Disabled", "Disabled, Any"},
     {"mtuIfacePattern", take_mtu_pattern, "^((en|wl|ww|sl|ib)[Pcopsvx].*|(eth|wlan|wwan).*)",
@@ -134,15 +242,32 @@ static const struct setting {
     {"deviceRouteProtocol", take_route_proto, "3", "1 to 255"},
 };
 
-static struct str scalar_text(const struct jnode *n, char *out, size_t size) {
-    if (!n || n->type == J_NULL || n->type == J_LIST || n->type == J_MAP) {
+/* A list of ports as the environment has it: "tcp:22,udp:10.0.0.0/8:53". */
+static struct str ports_text(const struct jnode *list, struct arena *a) {
+    static const char *const members[] = {"protocol", "net", "port"};
+    MG_CLEANUP(buf_fini) struct buf b = BUF_INIT(1 << 20);
+    jnode_each (it, list) {
+        buf_puts(&b, b.n ? "," : "");
+        for (size_t i = 0; i < ARRAY_LEN(members); i++) {
+            const struct jnode *m = jnode_getc(it, members[i]);
+            if (m && m->s.n) {
+                buf_str(&b, m->s);
+                buf_puts(&b, i == 2 ? "" : ":");
+            }
+        }
+    }
+    return b.n ? arena_dup(a, buf_view(&b)) : STR("none");
+}
+
+/* A value as the environment would have it; p NULL: absent. */
+static struct str value_text(const struct jnode *n, struct arena *a) {
+    if (!n || n->type == J_NULL || n->type == J_MAP) {
         return STR_NULL;
     }
-    if (n->type == J_BOOL) {
-        snprintf(out, size, "%s", n->b ? "true" : "false");
-        return str_c(out);
+    if (n->type == J_LIST) {
+        return ports_text(n, a);
     }
-    return n->s;
+    return n->type == J_BOOL ? (n->b ? STR("true") : STR("false")) : n->s;
 }
 
 static bool try_value(struct settings *s, const struct setting *t, struct str v,
@@ -180,8 +305,7 @@ void settings_read(struct settings *out, const struct settings_sources *src) {
         const struct setting *t = &table[i];
         bool done = try_value(out, t, from_env(t->name), "environment");
         for (size_t k = 0; k < ARRAY_LEN(trees) && !done; k++) {
-            char buf[32];
-            struct str v = scalar_text(jnode_getc(trees[k].spec, t->name), buf, sizeof(buf));
+            struct str v = value_text(jnode_getc(trees[k].spec, t->name), &out->a);
             done = try_value(out, t, v, trees[k].name);
         }
         if (!done) {

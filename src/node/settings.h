@@ -13,6 +13,12 @@ struct settings {
     size_t n_iface_prefixes;
     enum endpoint_to_host endpoint_to_host;
     bool has_no_invalid_check;
+    enum deny_action deny;
+    enum drop_override drop_override;
+    bool is_append;
+    bool cuts_established; /* establishedPolicy: connections that are now denied end */
+    struct dataplane_failsafe *failsafe[2]; /* [CALC_INGRESS], [CALC_EGRESS] */
+    size_t n_failsafe[2];
     struct str log_prefix;
     enum log_level log_level;
     bool may_spoof; /* pods with allowedSourcePrefixes may send from these */

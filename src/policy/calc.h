@@ -8,6 +8,7 @@
  * What resources mean: Calico (felix/calc, libcalico-go/lib/backend/k8s/conversion). */
 #pragma once
 
+#include "base/buf.h"
 #include "base/ip.h"
 #include "model/model.h"
 #include "model/policy.h"
@@ -78,6 +79,10 @@ struct calc_policy {
     const struct calc_rule *rules;
     size_t n_rules;
 };
+
+/* Appends the name that stands in comments, logs and counters: "kind tier namespace/name#rule", cut
+ * (with a fingerprint) to fit a comment of nftables and the prefix of a log. */
+void calc_rule_name(const struct calc_policy *p, unsigned rule, struct buf *out);
 
 /* Policies of one tier in order; after them default_pass false: drop, true: go on. */
 struct calc_tier {

@@ -40,19 +40,22 @@ static void on_nft_chain(void *arg MG_UNUSED, struct str name, const struct nft_
     told_str(name);
     n_told += hook->type ? strlen(hook->type) : 0;
 }
-static void on_nft_rule(void *arg MG_UNUSED, struct str chain, uint64_t hash) {
+static void on_nft_rule(void *arg MG_UNUSED, struct str chain,
+                        const struct nft_rule_read *r) {
     told_str(chain);
-    n_told += hash;
+    told_str(r->comment);
+    n_told += r->hash + r->count.packets;
 }
 static void on_nft_set(void *arg MG_UNUSED, const struct nft_set *s) {
     told_str(s->name);
     n_told += nft_set_key_len(s);
 }
-static void on_nft_elem(void *arg MG_UNUSED, struct str set, struct str key,
-                        bool is_interval_end MG_UNUSED, struct str chain) {
+static void on_nft_elem(void *arg MG_UNUSED, struct str set,
+                        const struct nft_elem_read *e) {
     told_str(set);
-    told_str(key);
-    told_str(chain);
+    told_str(e->key);
+    told_str(e->chain);
+    n_told += e->count.bytes;
 }
 
 static void listen_route(const struct nlmsghdr *h, int left) {

@@ -19,13 +19,13 @@
 static const struct dataplane_settings settings = {
     .iface_prefixes = {{"cali", 4}},
     .n_iface_prefixes = 1,
-    .log_prefix = {"calico-packet", 13},
 };
 
-enum { N_SETS = 6, N_POLICIES = 8, N_ENDPOINTS = 6, N_MEMBERS = 12 };
+enum { N_SETS = 6, N_POLICIES = 8, N_ENDPOINTS = 8, FIRST_HOST = 5, N_MEMBERS = 12 };
 
 /* The desired state, kept here so that a second instance can be told the same. */
 struct world {
+    unsigned ifaces;
     bool has_set[N_SETS];
     bool members[N_SETS][N_MEMBERS];
     bool has_policy[N_POLICIES];
@@ -34,6 +34,8 @@ struct world {
     bool has_endpoint[N_ENDPOINTS];
     uint32_t lists[N_ENDPOINTS][3]; /* ids of policies in tier a, tier b, profiles */
     bool has_pass_tier[N_ENDPOINTS];
+    unsigned
+        variety[N_ENDPOINTS]; /* staged policies; which interface and lists of a host endpoint */
 };
 
 static struct prefix pfx(const char *s) {
@@ -94,10 +96,26 @@ static void tell_endpoint(struct dataplane *d, const struct world *w, size_t i) 
         {{STR("a"), w->has_pass_tier[i], &l[0], 1}, {STR("b"), false, &l[1], 1}},
         {{STR("a"), w->has_pass_tier[i], &l[0], 1}, {STR("b"), false, &l[1], 1}},
     };
+    /* With staged policies the second tier alone holds; a host endpoint has some of its lists. */
+    struct calc_chain staged[2] = {{&tiers[0][1], 1, &l[2], 1}, {&tiers[1][1], 1, &l[2], 1}};
+    struct calc_host host = {.pre_dnat = {tiers[0], w->variety[i] / 2 % 3, NULL, 0}};
+    for (int k = 0; k < 2; k++) {
+        host.forward[k] = (struct calc_chain){tiers[k], w->variety[i] % 3, NULL, 0};
+        host.untracked[k] = (struct calc_chain){tiers[k], w->variety[i] / 3 % 3, NULL, 0};
+    }
+    static const char *const ifaces[] = {"eth0", "*", "", "eth1"};
+    bool is_host = i >= FIRST_HOST;
+    if (is_host) {
+        snprintf(iface, sizeof(iface), "%s", ifaces[w->variety[i] % 4]);
+    }
+    char name[16];
+    snprintf(name, sizeof(name), "e%zu", i);
     struct calc_endpoint e = {.id = (uint32_t)i + 1,
                               .iface = str_c(iface),
-                              .ns = STR("prod"),
-                              .name = str_c(iface),
+                              .ns = is_host ? STR("") : STR("prod"),
+                              .name = str_c(name),
+                              .host = is_host ? &host : NULL,
+                              .staged = w->variety[i] % 2 ? staged : NULL,
                               .nets = nets,
                               .n_nets = 2,
                               .ingress = {tiers[0], 2, &l[2], 1},
@@ -105,7 +123,16 @@ static void tell_endpoint(struct dataplane *d, const struct world *w, size_t i) 
     dataplane_calc_ops.endpoint(d, &e);
 }
 
+/* Interfaces of the host: which of them has the host endpoints' addresses. */
+static void tell_ifaces(struct dataplane *d, unsigned which) {
+    struct dataplane_iface v[2] = {{.name = "eth2"}, {.name = "eth3"}};
+    assert_int_equal(ip_parse(STR("10.9.0.7"), &v[which % 2].ip), 0);
+    assert_int_equal(ip_parse(STR("10.9.0.8"), &v[1 - which % 2].ip), 0);
+    dataplane_set_ifaces(d, v, which / 2 % 3);
+}
+
 static void tell_all(struct dataplane *d, const struct world *w) {
+    tell_ifaces(d, w->ifaces);
     for (size_t i = 0; i < N_SETS; i++) {
         if (w->has_set[i]) {
             tell_set(d, i);
@@ -204,7 +231,11 @@ static bool rule_uses(const struct calc_rule *r, uint32_t set) {
 }
 
 static void random_step(struct world *w, struct dataplane *d) {
-    switch (rnd(6)) {
+    switch (rnd(7)) {
+    case 6:
+        w->ifaces = rnd(6);
+        tell_ifaces(d, w->ifaces);
+        break;
     case 0: { /* a set comes */
         size_t i = rnd(N_SETS);
         if (!w->has_set[i]) {
@@ -242,6 +273,7 @@ static void random_step(struct world *w, struct dataplane *d) {
         }
         memcpy(w->lists[i], l, sizeof(l));
         w->has_pass_tier[i] = rnd(2);
+        w->variety[i] = rnd(12);
         w->has_endpoint[i] = true;
         tell_endpoint(d, w, i);
         break;
@@ -302,7 +334,9 @@ static void assert_counts(const struct dataplane *d) {
     for (size_t i = 0; str_seg_next(&d->segs, &i, NULL, &s);) {
         unsigned refs = 0;
         for (size_t j = 0; id_dep_next(&d->endpoints, &j, NULL, &e);) {
-            refs += ((*e)->in == *s) + ((*e)->out == *s);
+            for (size_t k = 0; k < N_WAYS; k++) {
+                refs += (*e)->segs[k] == *s;
+            }
         }
         for (size_t j = 0; str_seg_next(&d->segs, &j, NULL, &t);) {
             refs += (*t)->next == *s;
