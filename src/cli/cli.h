@@ -86,6 +86,9 @@ struct cli_item {
 /* As a list, or the one object alone when is_single. Appended. False: a template is wrong. */
 bool cli_print(const struct cli_output *o, const struct cli_item *items, size_t n, bool is_single,
                struct arena *a, struct buf *out, struct err *e);
+/* An answer as JSON, YAML or by JSONPath, printed: 0, or 2 after an error message; -1: the format
+ * is for the caller (a table). */
+int cli_print_tree(const struct cli_output *o, const char *command, struct jnode *q);
 /* Rows of cells under heads, columns padded. n_columns cells a row. Appended. */
 void cli_table(struct buf *out, const char *const *heads, const struct str *cells, size_t n_columns,
                size_t n_rows, bool no_headers);
@@ -107,6 +110,7 @@ int cmd_label(int argc, char **argv);
 int cmd_annotate(int argc, char **argv);
 int cmd_status(int argc, char **argv);
 int cmd_explain(int argc, char **argv);
+int cmd_policy(int argc, char **argv);
 int cmd_pod(int argc, char **argv);
 int cmd_ipam(int argc, char **argv);
 int cmd_selector(int argc, char **argv);

@@ -96,6 +96,16 @@ const struct cli_command cli_commands[] = {
      "examples:\n  margay explain prod/web '->' prod/db tcp/5432\n"
      "  margay explain 192.0.2.7 prod/web tcp/80\n",
      cmd_explain},
+    {"policy", "counters [POLICY]", "what policies do",
+     "  counters [POLICY]  packets and bytes that each rule matched, of policies that select a "
+     "pod\n"
+     "                     here; POLICY is KIND/NAMESPACE/NAME or the end of it\n"
+     "  -o json|yaml|jsonpath=…\n\n"
+     "A connection's first packet is counted, since later ones need no rule; from when the rule "
+     "was\n"
+     "last written. What staged policies would match is counted, too.\n\n"
+     "example: margay policy counters prod/web\n",
+     cmd_policy},
     {"selector", "parse|match SELECTOR [LABELS]", "try Calico's selector language",
      "  parse SELECTOR             the canonical form, or the error and where it is\n"
      "  match SELECTOR k=v,k2=v2   exit code 0: matches, 1: does not\n\n"

@@ -215,3 +215,27 @@ bool cli_print(const struct cli_output *o, const struct cli_item *items, size_t 
     }
     return true;
 }
+
+int cli_print_tree(const struct cli_output *o, const char *command, struct jnode *q) {
+    MG_CLEANUP(buf_fini) struct buf b = BUF_INIT(256U << 20);
+    struct err e;
+    int rc = 0;
+    switch (o->format) {
+    case OUT_JSON:
+        json_write(&b, q, 4);
+        buf_putc(&b, '\n');
+        break;
+    case OUT_YAML:
+        yaml_write(&b, q);
+        break;
+    case OUT_JSONPATH:
+        if (cli_jsonpath(o->template, q, &b, &e) < 0) {
+            rc = cli_usage(command, "%s", e.msg);
+        }
+        break;
+    default:
+        return -1;
+    }
+    printf("%.*s", STR_FMT(buf_view(&b)));
+    return rc;
+}

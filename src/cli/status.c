@@ -154,21 +154,11 @@ int cmd_status(int argc, char **argv) {
     } else {
         rc = exit_code(q);
         (void)jnode_del(q, STR("code"));
-        MG_CLEANUP(buf_fini) struct buf b = BUF_INIT(16 << 20);
-        if (out.format == OUT_JSON) {
-            json_write(&b, q, 4);
-            printf("%.*s\n", STR_FMT(buf_view(&b)));
-        } else if (out.format == OUT_YAML) {
-            yaml_write(&b, q);
-            printf("%.*s", STR_FMT(buf_view(&b)));
-        } else if (out.format == OUT_JSONPATH) {
-            if (cli_jsonpath(out.template, q, &b, &e) < 0) {
-                rc = cli_usage("status", "%s", e.msg);
-            }
-            printf("%.*s", STR_FMT(buf_view(&b)));
-        } else {
+        int printed = cli_print_tree(&out, "status", q);
+        if (printed < 0) {
             show(q);
         }
+        rc = printed > 0 ? printed : rc;
     }
     arena_fini(&a);
     return wait && rc == 1 ? 0 : rc;

@@ -23,6 +23,8 @@
 static const char *const ENABLED[] = {"Enabled", "Disabled", NULL};
 static const char *const AUTO_ENABLED[] = {"Enabled", "Disabled", "Auto", NULL};
 static const char *const ACCEPT_RETURN[] = {"Accept", "Return", NULL};
+static const char *const DROP_OVERRIDE[] = {"Drop", "Accept", "LogAndDrop", "LogAndAccept", NULL};
+static const char *const ESTABLISHED[] = {"keep", "cut", NULL};
 static const char *const DROP_REJECT[] = {"Drop", "Reject", NULL};
 static const char *const HOST_ACTIONS[] = {"Drop", "Accept", "Return", NULL};
 static const char *const INSERT_MODES[] = {"Insert", "Append", NULL};
@@ -212,6 +214,10 @@ static const struct field FELIX_FIELDS[] = {
     ANY_CASE("nftablesFilterAllowAction", ACCEPT_RETURN, "Accept", "what allowed packets meet"),
     ANY_CASE("nftablesMangleAllowAction", ACCEPT_RETURN, "Accept", "the same in mangle"),
     ANY_CASE("nftablesFilterDenyAction", DROP_REJECT, "Drop", "what denied packets meet"),
+    ANY_CASE("dropActionOverride", DROP_OVERRIDE, "Drop",
+             "for trying policies out: what packets meet that policies deny"),
+    ANY_CASE("establishedPolicy", ESTABLISHED, "keep",
+             "Margay's own: connections that a change of policy now denies go on, or end"),
     RANGE("nftablesMarkMask", 0, 4294967295, "4294901760", "bits of the packet mark to use"),
     BOOL("bpfEnabled", "false", "the eBPF dataplane"),
     ONE_OF("bpfOverlayHostSourceIP", HOST_SOURCE_IP, "TunnelAddress",

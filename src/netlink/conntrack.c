@@ -50,6 +50,15 @@ struct found {
     size_t n;
 };
 
+static bool has_ip(const struct found *f, const struct ip46 *ip) {
+    for (size_t i = 0; i < f->n_ips; i++) {
+        if (ip_eq(ip, &f->ips[i])) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static bool is_wanted(const struct found *f, uint8_t family, const struct nlattr *a) {
     struct ip46 ip = {.family = family};
     const void *p = nl_attr_data(a, ip_bytes(&ip));
@@ -57,12 +66,7 @@ static bool is_wanted(const struct found *f, uint8_t family, const struct nlattr
         return false;
     }
     memcpy(ip.b, p, ip_bytes(&ip));
-    for (size_t i = 0; i < f->n_ips; i++) {
-        if (ip_eq(&ip, &f->ips[i])) {
-            return true;
-        }
-    }
-    return false;
+    return has_ip(f, &ip);
 }
 
 /* Carries out the removals so far. An entry that was found at two places, or ended by itself
@@ -104,6 +108,83 @@ static int on_entry(void *arg, const struct nlmsghdr *h) {
     if (nl_pending(f->del) >= 4096) {
         return delete_found(f, NULL);
     }
+    return 0;
+}
+
+/* ---- listing ---- */
+
+struct listing {
+    const struct found *wanted;
+    struct conn *p;
+    size_t n, cap;
+};
+
+static bool read_ip(const struct nlattr *a, struct ip46 *ip) {
+    const void *p = nl_attr_data(a, ip_bytes(ip));
+    if (p) {
+        memcpy(ip->b, p, ip_bytes(ip));
+    }
+    return p != NULL;
+}
+
+static uint16_t read_port(const struct nlattr *a) {
+    uint16_t v = 0;
+    const void *p = nl_attr_data(a, sizeof(v));
+    if (p) {
+        memcpy(&v, p, sizeof(v));
+    }
+    return ntohs(v);
+}
+
+/* The ends of an entry; false: not understood. */
+static bool read_conn(const struct nlmsghdr *h, struct conn *c) {
+    const struct nlattr *tb[CTA_ZONE + 1], *tuple[CTA_TUPLE_PROTO + 1], *ip[CTA_IP_V6_DST + 1];
+    const struct nlattr *proto[CTA_PROTO_ICMPV6_CODE + 1];
+    uint8_t af = ((const uint8_t *)h)[NLMSG_HDRLEN];
+    *c = (struct conn){.sport = 0};
+    c->src.family = c->dst.family = af == AF_INET ? IP_V4 : IP_V6;
+    bool is_v4 = af == AF_INET;
+    nl_attrs(h, sizeof(struct nfgenmsg), tb, CTA_ZONE);
+    const struct nlattr *orig = tb[CTA_TUPLE_ORIG];
+    if ((af != AF_INET && af != AF_INET6) || !orig || nl_attr_bytes(orig) > sizeof(c->orig)) {
+        return false;
+    }
+    c->orig_bytes = (uint8_t)nl_attr_bytes(orig);
+    memcpy(c->orig, nl_attr_data(orig, 0), c->orig_bytes);
+    c->has_id = tb[CTA_ID] != NULL;
+    c->id = nl_attr_u32(tb[CTA_ID], 0);
+    c->has_zone = nl_attr_data(tb[CTA_ZONE], sizeof(c->zone)) != NULL;
+    if (c->has_zone) {
+        memcpy(&c->zone, nl_attr_data(tb[CTA_ZONE], sizeof(c->zone)), sizeof(c->zone));
+    }
+    nl_attrs_nested(orig, tuple, CTA_TUPLE_PROTO);
+    nl_attrs_nested(tuple[CTA_TUPLE_IP], ip, CTA_IP_V6_DST);
+    bool ok = read_ip(ip[is_v4 ? CTA_IP_V4_SRC : CTA_IP_V6_SRC], &c->src);
+    nl_attrs_nested(tuple[CTA_TUPLE_PROTO], proto, CTA_PROTO_ICMPV6_CODE);
+    c->protocol = nl_attr_u8(proto[CTA_PROTO_NUM], 0);
+    c->sport = read_port(proto[CTA_PROTO_SRC_PORT]);
+    c->icmp_type = nl_attr_u8(proto[is_v4 ? CTA_PROTO_ICMP_TYPE : CTA_PROTO_ICMPV6_TYPE], 0);
+    c->icmp_code = nl_attr_u8(proto[is_v4 ? CTA_PROTO_ICMP_CODE : CTA_PROTO_ICMPV6_CODE], 0);
+    nl_attrs_nested(tb[CTA_TUPLE_REPLY], tuple, CTA_TUPLE_PROTO);
+    nl_attrs_nested(tuple[CTA_TUPLE_IP], ip, CTA_IP_V6_DST);
+    ok = ok && read_ip(ip[is_v4 ? CTA_IP_V4_SRC : CTA_IP_V6_SRC], &c->dst);
+    nl_attrs_nested(tuple[CTA_TUPLE_PROTO], proto, CTA_PROTO_ICMPV6_CODE);
+    c->dport = read_port(proto[CTA_PROTO_SRC_PORT]);
+    return ok;
+}
+
+static int on_listed(void *arg, const struct nlmsghdr *h) {
+    struct listing *l = arg;
+    struct conn c;
+    if (!read_conn(h, &c) || (!has_ip(l->wanted, &c.src) && !has_ip(l->wanted, &c.dst))) {
+        return 0;
+    }
+    if (l->n == l->cap) {
+        l->cap = l->cap ? l->cap * 2 : 64;
+        l->p = realloc(l->p, l->cap * sizeof(*l->p));
+        mg_assert(l->p != NULL);
+    }
+    l->p[l->n++] = c;
     return 0;
 }
 
@@ -189,5 +270,49 @@ int conntrack_flush(struct conntrack *c, const struct ip46 *ips, size_t n, size_
     if (r == 0 && n_deleted) {
         *n_deleted = f.n;
     }
+    return r;
+}
+
+int conntrack_list(struct conntrack *c, const struct ip46 *ips, size_t n, struct conn **out,
+                   size_t *n_out, struct err *e) {
+    struct found wanted = {.ips = ips, .n_ips = n};
+    struct listing l = {.wanted = &wanted};
+    *out = NULL;
+    *n_out = 0;
+    if (n == 0 || count_entries() == 0) {
+        return 0;
+    }
+    int r = open_sockets(c, e);
+    if (r == 0) {
+        (void)add(c->nl, IPCTNL_MSG_CT_GET, AF_UNSPEC);
+        r = nl_dump(c->nl, sizeof(struct nfgenmsg), on_listed, &l, e);
+    }
+    if (r < 0) {
+        free(l.p);
+        return r == -EINVAL || r == -EOPNOTSUPP || r == -EPROTONOSUPPORT ? 0 : r;
+    }
+    *out = l.p;
+    *n_out = l.n;
+    return 0;
+}
+
+int conntrack_delete(struct conntrack *c, const struct conn *v, size_t n, size_t *n_deleted,
+                     struct err *e) {
+    int r = open_sockets(c, e);
+    struct found f = {.del = c->del};
+    for (size_t i = 0; r == 0 && i < n; i++) {
+        (void)add(c->del, IPCTNL_MSG_CT_DELETE, v[i].src.family == IP_V4 ? AF_INET : AF_INET6);
+        nl_put(c->del, CTA_TUPLE_ORIG | NLA_F_NESTED, v[i].orig, v[i].orig_bytes);
+        if (v[i].has_id) {
+            nl_put(c->del, CTA_ID, &v[i].id, sizeof(v[i].id));
+        }
+        if (v[i].has_zone) {
+            nl_put(c->del, CTA_ZONE, &v[i].zone, sizeof(v[i].zone));
+        }
+        if (nl_pending(c->del) >= 4096 || i + 1 == n) {
+            r = delete_found(&f, e);
+        }
+    }
+    *n_deleted = f.n;
     return r;
 }

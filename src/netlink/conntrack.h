@@ -12,6 +12,24 @@ struct conntrack;
 struct conntrack *conntrack_new(void);
 void conntrack_free(struct conntrack *c); /* accepts NULL */
 
+/* A tracked connection: its first packet as the receiver sees it (destination after DNAT). */
+struct conn {
+    struct ip46 src, dst;
+    uint16_t sport, dport;
+    uint8_t protocol, icmp_type, icmp_code;
+    uint8_t orig_bytes; /* what the kernel knows it by */
+    uint8_t orig[88];
+    uint32_t id;
+    uint16_t zone;
+    bool has_id, has_zone;
+};
+/* Connections with one of the addresses at either end; caller frees *out. Blocking. */
+MG_NODISCARD int conntrack_list(struct conntrack *c, const struct ip46 *ips, size_t n,
+                                struct conn **out, size_t *n_out, struct err *e);
+/* Deletes them, if they are still the same ones. */
+MG_NODISCARD int conntrack_delete(struct conntrack *c, const struct conn *v, size_t n,
+                                  size_t *n_deleted, struct err *e);
+
 /* Deletes every entry with one of the addresses at either end, before or after translation.
  * Blocking, about 10 ms for the kernel's walk of an empty table: for a worker. *n_deleted (may be
  * NULL) counts. A kernel without connection tracking has none: 0. */

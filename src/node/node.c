@@ -10,9 +10,14 @@
 #include "dataplane/links.h"
 #include "ipam/ipam.h"
 #include "model/pool.h"
+#include "node/counters.h"
+#include "node/cut.h"
+#include "node/defaults.h"
 #include "node/health.h"
+#include "node/ifaces.h"
 #include "node/listen.h"
 #include "node/mtu.h"
+#include "node/packetlog.h"
 #include "node/sd.h"
 #include "node/settings.h"
 #include "store/serve.h"
@@ -66,6 +71,10 @@ struct node {
     struct ipam *ipam;
     struct cni_server *cni;
     struct mtu_watch *mtu;
+    struct iface_watch *ifaces;
+    VEC(struct dataplane_iface) own;
+    struct packetlog *packetlog;
+    struct cut *cut; /* NULL: established connections go on */
     struct store_server *rpc;
     struct listener *listener;
     struct health *health, *metrics;
@@ -157,29 +166,35 @@ static void on_problem(void *arg, const struct kind *k, struct str ns, struct st
     LOG_W("policy", "problem", "object=%s reason=%s", object, log_quote(reason));
 }
 
-/* The calculation's sink: the dataplane, but problems come here. */
+/* The calculation's sink: the dataplane, and what else keeps a copy; but problems come here. */
+#define TELL(n, op, ...)                                           \
+    do {                                                           \
+        dataplane_calc_ops.op((n)->dataplane, __VA_ARGS__);        \
+        if ((n)->cut) {                                            \
+            mirror_calc_ops.op(cut_mirror((n)->cut), __VA_ARGS__); \
+        }                                                          \
+    } while (0)
 static void sink_set_new(void *arg, const struct calc_set *s) {
-    dataplane_calc_ops.set_new(((struct node *)arg)->dataplane, s);
+    TELL((struct node *)arg, set_new, s);
 }
 static void sink_members(void *arg, uint32_t id, const struct calc_member *added, size_t n_added,
                          const struct calc_member *removed, size_t n_removed) {
-    dataplane_calc_ops.set_members(((struct node *)arg)->dataplane, id, added, n_added, removed,
-                                   n_removed);
+    TELL((struct node *)arg, set_members, id, added, n_added, removed, n_removed);
 }
 static void sink_set_gone(void *arg, uint32_t id) {
-    dataplane_calc_ops.set_gone(((struct node *)arg)->dataplane, id);
+    TELL((struct node *)arg, set_gone, id);
 }
 static void sink_policy(void *arg, const struct calc_policy *p) {
-    dataplane_calc_ops.policy(((struct node *)arg)->dataplane, p);
+    TELL((struct node *)arg, policy, p);
 }
 static void sink_policy_gone(void *arg, uint32_t id) {
-    dataplane_calc_ops.policy_gone(((struct node *)arg)->dataplane, id);
+    TELL((struct node *)arg, policy_gone, id);
 }
 static void sink_endpoint(void *arg, const struct calc_endpoint *e) {
-    dataplane_calc_ops.endpoint(((struct node *)arg)->dataplane, e);
+    TELL((struct node *)arg, endpoint, e);
 }
 static void sink_endpoint_gone(void *arg, uint32_t id) {
-    dataplane_calc_ops.endpoint_gone(((struct node *)arg)->dataplane, id);
+    TELL((struct node *)arg, endpoint_gone, id);
 }
 static const struct calc_ops sink = {
     .set_new = sink_set_new,
@@ -292,6 +307,8 @@ static void on_item(void *arg, const struct store_item *it) {
 
 /* ---- to the kernel ---- */
 
+static void apply(struct node *n);
+
 static struct dataplane_settings dataplane_settings_of(const struct settings *s) {
     struct dataplane_settings d = {.n_iface_prefixes = s->n_iface_prefixes,
                                    .endpoint_to_host = s->endpoint_to_host,
@@ -346,6 +363,38 @@ static void watch_mtu(struct node *n) {
     }
 }
 
+static void on_ifaces(void *arg, const struct dataplane_iface *v, size_t count) {
+    struct node *n = arg;
+    vec_clear(&n->own);
+    for (size_t i = 0; i < count; i++) {
+        vec_push(&n->own, v[i]);
+    }
+    dataplane_set_ifaces(n->dataplane, v, count);
+    if (n->cut) {
+        cut_set_own(n->cut, v, count);
+    }
+    if (n->in_sync) {
+        apply(n);
+    }
+}
+
+/* Parts that settings switch on and off. */
+static void follow_settings(struct node *n) {
+    struct err e = {0};
+    if (!n->settings.cuts_established) {
+        cut_free(n->cut);
+        n->cut = NULL;
+    } else if (!n->cut) {
+        n->cut = cut_new(n->loop, n->calc);
+        cut_set_own(n->cut, n->own.p, n->own.n);
+    }
+    packetlog_free(n->packetlog);
+    n->packetlog = packetlog_new(n->loop, n->calc, n->settings.log_prefix, &e);
+    if (!n->packetlog) {
+        LOG_W("policy", "packets_not_logged", "error=%s", log_quote(str_c(e.msg)));
+    }
+}
+
 static void apply(struct node *n) {
     int64_t start = clock_ns();
     if (n->settings_dirty) {
@@ -354,6 +403,7 @@ static void apply(struct node *n) {
         struct dataplane_settings d = dataplane_settings_of(&n->settings);
         dataplane_set_settings(n->dataplane, &d);
         watch_mtu(n);
+        follow_settings(n);
     }
     if (n->pools_dirty) {
         n->pools_dirty = false;
@@ -370,6 +420,9 @@ static void apply(struct node *n) {
     if (r < 0) {
         LOG_E("dataplane", "apply_failed", "error=%s", log_quote(str_c(e.msg)));
         return; /* it tries again by itself */
+    }
+    if (n->cut) {
+        cut_ask(n->cut);
     }
     set_enforced(n, n->told);
 }
@@ -506,6 +559,12 @@ static bool on_op(void *arg, const struct jnode *q, struct store_reply *reply) {
         store_reply_send(reply, buf_view(&b));
         return true;
     }
+    if (str_is(op, "counters")) {
+        MG_CLEANUP(buf_fini) struct buf b = BUF_INIT(64 << 20);
+        counters_put(n->dataplane, &b);
+        store_reply_send(reply, buf_view(&b));
+        return true;
+    }
     if (str_is(op, "wait")) {
         /* Without a revision: everything written before this call. */
         uint64_t rev = store_revision(n->store);
@@ -587,74 +646,6 @@ static void start_health(struct node *n) {
 
 /* ---- start ---- */
 
-static const char *env_or(const char *name, const char *deflt) {
-    const char *v = getenv(name);
-    return v && v[0] ? v : deflt;
-}
-
-struct pool_seen {
-    bool has[2];
-};
-static int see_pool(void *arg, const struct store_item *it) {
-    struct pool_seen *p = arg;
-    struct arena a = {0};
-    struct jnode *doc = NULL;
-    struct err e;
-    if (json_parse(it->value, &json_limits_default, &a, &doc, &e) == 0) {
-        struct str cidr = jnode_str(jnode_path(doc, "spec.cidr"));
-        p->has[0] = p->has[0] || str_find(cidr, ':', 0) < 0;
-        p->has[1] = p->has[1] || str_find(cidr, ':', 0) >= 0;
-    }
-    arena_fini(&a);
-    return 0;
-}
-
-/* calico/node's default pool: only if no pool of the family is there. */
-static int make_default_pool(struct node *n, struct err *e) {
-    const char *cidr = env_or("CALICO_IPV4POOL_CIDR", "192.168.0.0/16");
-    if (strcmp(env_or("NO_DEFAULT_POOLS", "false"), "true") == 0 || strcmp(cidr, "none") == 0) {
-        return 0;
-    }
-    struct arena a = {0};
-    const struct kind *k = &model_kinds[K_IP_POOL];
-    struct str prefix = arena_printf(&a, "%s/", kind_store_name(k));
-    struct pool_seen seen = {{false, false}};
-    int r = store_list(n->store, (struct store_key){STR(STORE_SPACE_RESOURCES), prefix}, NULL,
-                       see_pool, &seen, e);
-    if (r == 0 && !seen.has[0]) {
-        char stamp[32], uid[UUID_TEXT];
-        uuid_v4(uid);
-        struct str text = arena_printf(
-            &a,
-            "{\"apiVersion\":\"projectcalico.org/v3\",\"kind\":\"IPPool\",\"metadata\":{\"name\":"
-            "\"default-ipv4-ippool\",\"uid\":\"%s\","
-            "\"creationTimestamp\":\"%s\"},\"spec\":{\"cidr\":\"%s\",\"blockSize\":%s,"
-            "\"ipipMode\":\"%s\",\"vxlanMode\":\"%s\",\"natOutgoing\":%s,\"nodeSelector\":\"%s\","
-            "\"allowedUses\":[\"Workload\",\"Tunnel\"],\"assignmentMode\":\"Automatic\"}}",
-            uid, clock_rfc3339(clock_wall_ns(), stamp), cidr,
-            env_or("CALICO_IPV4POOL_BLOCK_SIZE", "26"), env_or("CALICO_IPV4POOL_IPIP", "Never"),
-            env_or("CALICO_IPV4POOL_VXLAN", "Never"),
-            env_or("CALICO_IPV4POOL_NAT_OUTGOING", "true"),
-            env_or("CALICO_IPV4POOL_NODE_SELECTOR", "all()"));
-        struct jnode *doc = NULL;
-        struct object o;
-        struct model_errors errs = {.a = &a};
-        r = json_parse(text, &json_limits_default, &a, &doc, e);
-        if (r == 0 && (r = object_read(doc, MODEL_APPLY, STR(""), &a, &o, &errs)) < 0) {
-            r = err_set(e, r, "default pool from CALICO_IPV4POOL_… : %.*s: %.*s",
-                        STR_FMT(errs.p[0].path), STR_FMT(errs.p[0].message));
-        }
-        if (r == 0) {
-            struct store_key key = {STR(STORE_SPACE_RESOURCES),
-                                    kind_store_key(k, STR(""), STR("default-ipv4-ippool"), &a)};
-            r = store_put(n->store, key, text, REV_NONE, NULL, e);
-            r = r == ERR_EXISTS ? 0 : r;
-        }
-    }
-    arena_fini(&a);
-    return r;
-}
-
 static void on_cni(void *arg, int fd) {
     cni_server_connection(((struct node *)arg)->cni, fd);
 }
@@ -701,6 +692,11 @@ static int open_parts(struct node *n, struct err *e) {
         return e->code;
     }
     watch_mtu(n);
+    follow_settings(n);
+    n->ifaces = iface_watch_new(n->loop, on_ifaces, n, e);
+    if (!n->ifaces) {
+        return e->code;
+    }
     n->rpc = store_server_new(n->loop, n->store, &rpc_hooks, n);
     return 0;
 }
@@ -719,7 +715,7 @@ static int start(struct node *n, struct err *e) {
     }
     r = store_open(n->o.datastore, &n->store, e);
     if (r == 0) {
-        r = make_default_pool(n, e);
+        r = default_pool_make(n->store, e);
     }
     if (r == 0) {
         r = open_parts(n, e);
@@ -796,6 +792,11 @@ void node_free(struct node *n) {
         mtu_watch_free(n->mtu);
         cni_server_free(n->cni);
     }
+    iface_watch_free(n->ifaces);
+    vec_fini(&n->own);
+    packetlog_free(n->packetlog);
+    cut_free(n->cut);
+    n->cut = NULL;
     while (n->waiters.n) {
         struct waiter *w = n->waiters.p[--n->waiters.n];
         loop_timer_free(w->timer);

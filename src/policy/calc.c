@@ -109,6 +109,42 @@ void calc_flush(struct calc *c) {
     csets_emit_gone(c);
 }
 
+static void replay_rulesets(const struct ruleset dirs[2], const struct calc_ops *ops, void *arg) {
+    for (int d = 0; d < 2; d++) {
+        if (dirs[d].is_out) {
+            ops->policy(arg, &dirs[d].out);
+        }
+    }
+}
+
+void calc_replay(const struct calc *c, const struct calc_ops *ops, void *arg) {
+    struct cset **s;
+    for (size_t i = 0; map_set_next(&c->sets, &i, NULL, &s);) {
+        if (!(*s)->is_out) {
+            continue;
+        }
+        struct calc_set out = {
+            .id = (*s)->id, .type = (*s)->type, .uid = str_c((*s)->uid), .text = str_c((*s)->text)};
+        ops->set_new(arg, &out);
+        struct calc_member m;
+        struct member_state *st;
+        for (size_t k = 0; member_map_next(&(*s)->members, &k, &m, &st);) {
+            if (st->is_out) {
+                ops->set_members(arg, (*s)->id, &m, 1, NULL, 0);
+            }
+        }
+    }
+    struct cpol **p;
+    for (size_t i = 0; map_pol_next(&c->policies, &i, NULL, &p);) {
+        replay_rulesets((*p)->dirs, ops, arg);
+    }
+    struct cprof **f;
+    for (size_t i = 0; map_prof_next(&c->profiles, &i, NULL, &f);) {
+        replay_rulesets((*f)->dirs, ops, arg);
+    }
+    endpoints_replay(c, ops, arg);
+}
+
 void calc_stats(const struct calc *c, struct calc_stats *out) {
     *out = (struct calc_stats){.policies = c->policies.n,
                                .endpoints = c->n_items,

@@ -161,6 +161,13 @@ void calc_object(struct calc *c, const struct kind *k, struct str ns, struct str
  * In that order: set_new, set_members, policy, endpoint, endpoint_gone, policy_gone, set_gone. */
 void calc_flush(struct calc *c);
 
+/* Puts out to another sink all that is out by now. Between flushes. */
+void calc_replay(const struct calc *c, const struct calc_ops *ops, void *arg);
+
+/* Appends "namespace/name" of the pod that has the address; nothing if none has. Looks through all.
+ */
+void calc_name_of(const struct calc *c, const struct ip46 *ip, struct buf *out);
+
 struct calc_stats {
     size_t policies, active_policies, endpoints, local_endpoints, sets, members;
 };

@@ -337,6 +337,7 @@ void item_free(struct calc *c, struct item *it);
 void item_relabel(struct calc *c, struct item *it);
 void endpoint_dirty(struct calc *c, struct item *it);
 void endpoints_emit(struct calc *c);
+void endpoints_replay(const struct calc *c, const struct calc_ops *ops, void *arg);
 
 /* ---- sources.c: pods, workload endpoints, network sets, services ---- */
 void pod_object(struct calc *c, struct str ns, struct str name, const struct object *o);

@@ -330,8 +330,8 @@ static bool takes_part(const struct calc *c, const struct cpol *p, enum calc_dir
     return !is_special;
 }
 
-static void build_chain(struct calc *c, const struct item *it, enum calc_dir dir, enum list_use use,
-                        struct chain_build *b, struct calc_chain *out) {
+static void build_chain(const struct calc *c, const struct item *it, enum calc_dir dir,
+                        enum list_use use, struct chain_build *b, struct calc_chain *out) {
     vec_clear(&b->tiers);
     vec_clear(&b->ids);
     vec_clear(&b->profiles);
@@ -441,15 +441,15 @@ static void lists_fini(struct lists_build *b) {
 /* Do staged policies make a difference to it? */
 static bool is_staged(const struct calc *c, const struct item *it) {
     for (size_t i = 0; i < it->pols.n; i++) {
-        if (policy_takes_part(c, it->pols.p[i], true) !=
-            policy_takes_part(c, it->pols.p[i], false)) {
+        const struct cpol *p = it->pols.p[i];
+        if (p->types && policy_takes_part(c, p, true) != policy_takes_part(c, p, false)) {
             return true;
         }
     }
     return false;
 }
 
-static void build_lists(struct calc *c, const struct item *it, struct lists_build *b,
+static void build_lists(const struct calc *c, const struct item *it, struct lists_build *b,
                         struct calc_endpoint *e) {
     build_chain(c, it, CALC_INGRESS, USE_NORMAL, &b->in, &e->ingress);
     build_chain(c, it, CALC_EGRESS, USE_NORMAL, &b->out, &e->egress);
@@ -469,6 +469,42 @@ static void build_lists(struct calc *c, const struct item *it, struct lists_buil
     e->host = &b->host;
 }
 
+/* Its policies are sorted. */
+static struct calc_endpoint build_endpoint(const struct calc *c, const struct item *it,
+                                           struct lists_build *b) {
+    struct calc_endpoint e = {.id = it->id,
+                              .iface = it->iface,
+                              .ns = it->ns,
+                              .name = it->name,
+                              .nets = it->nets,
+                              .n_nets = it->n_nets,
+                              .spoof_ok = it->spoof_ok,
+                              .n_spoof_ok = it->n_spoof_ok};
+    memcpy(e.mac, it->mac, sizeof(e.mac));
+    build_lists(c, it, b, &e);
+    return e;
+}
+
+struct replaying {
+    const struct calc *c;
+    const struct calc_ops *ops;
+    void *arg;
+    struct lists_build b;
+};
+static void replay_item(void *arg, void *item_user) {
+    struct replaying *r = arg;
+    const struct item *it = item_user;
+    if (it->is_out) {
+        struct calc_endpoint e = build_endpoint(r->c, it, &r->b);
+        r->ops->endpoint(r->arg, &e);
+    }
+}
+void endpoints_replay(const struct calc *c, const struct calc_ops *ops, void *arg) {
+    struct replaying r = {.c = c, .ops = ops, .arg = arg};
+    lidx_each(c->local, replay_item, &r);
+    lists_fini(&r.b);
+}
+
 void endpoints_emit(struct calc *c) {
     struct lists_build b = {.host = {.forward = {{0}}}};
     sorting = c;
@@ -476,16 +512,7 @@ void endpoints_emit(struct calc *c) {
         struct item *it = c->dirty_endpoints.p[i];
         it->is_dirty = false;
         vec_sort(&it->pols, pol_cmp);
-        struct calc_endpoint e = {.id = it->id,
-                                  .iface = it->iface,
-                                  .ns = it->ns,
-                                  .name = it->name,
-                                  .nets = it->nets,
-                                  .n_nets = it->n_nets,
-                                  .spoof_ok = it->spoof_ok,
-                                  .n_spoof_ok = it->n_spoof_ok};
-        memcpy(e.mac, it->mac, sizeof(e.mac));
-        build_lists(c, it, &b, &e);
+        struct calc_endpoint e = build_endpoint(c, it, &b);
         uint64_t h = endpoint_hash(&e);
         if (!it->is_out || h != it->out_hash) {
             it->is_out = true;

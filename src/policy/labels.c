@@ -176,6 +176,14 @@ struct lidx {
     uint32_t epoch;
 };
 
+void lidx_each(const struct lidx *x, void (*cb)(void *arg, void *item_user), void *arg) {
+    for (size_t i = 0; i < x->items.n; i++) {
+        if (x->items.p[i].used) {
+            cb(arg, x->items.p[i].user);
+        }
+    }
+}
+
 struct lidx *lidx_new(struct ltab *t) {
     struct lidx *x = calloc(1, sizeof(*x));
     mg_assert(x != NULL);

@@ -27,6 +27,8 @@ void lidx_free(struct lidx *x);
 
 /* Ids start at 1. */
 uint32_t lidx_item_new(struct lidx *x, void *user);
+/* All items. */
+void lidx_each(const struct lidx *x, void (*cb)(void *arg, void *item_user), void *arg);
 void lidx_item_free(struct lidx *x, uint32_t item);
 /* Pairs sorted by key, keys unique. References are taken. */
 void lidx_item_set(struct lidx *x, uint32_t item, const uint32_t *pairs, size_t n);

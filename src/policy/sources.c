@@ -366,6 +366,30 @@ void wep_object(struct calc *c, struct str ns, struct str name, const struct obj
     buf_fini(&sk);
 }
 
+static bool has_ip(const struct item *it, const struct ip46 *ip) {
+    for (size_t i = 0; it && i < it->n_nets; i++) {
+        if (prefix_has_ip(&it->nets[i], ip)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+void calc_name_of(const struct calc *c, const struct ip46 *ip, struct buf *out) {
+    struct epsrc **s;
+    for (size_t i = 0; map_src_next(&c->sources, &i, NULL, &s);) {
+        bool has = has_ip((*s)->pod_item, ip);
+        for (size_t k = 0; k < (*s)->weps.n && !has; k++) {
+            has = has_ip((*s)->weps.p[k]->item, ip);
+        }
+        if (has) { /* the key of a source without a pod is "wep:NAMESPACE/NAME" */
+            struct str key = str_c((*s)->key);
+            buf_str(out, str_starts(key, STR("wep:")) ? str_sub(key, 4, key.n) : key);
+            return;
+        }
+    }
+}
+
 /* ---- network sets, host endpoints ---- */
 
 void netset_object(struct calc *c, const struct kind *k, struct str ns, struct str name,

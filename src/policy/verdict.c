@@ -195,6 +195,16 @@ const struct calc_ops mirror_calc_ops = {
     .endpoint_gone = on_endpoint_gone,
 };
 
+void mirror_each_pod_net(const struct mirror *m, void (*cb)(void *arg, const struct prefix *net),
+                         void *arg) {
+    struct mep **e;
+    for (size_t i = 0; id_mep_next(&m->endpoints, &i, NULL, &e);) {
+        for (size_t k = 0; k < (*e)->e.n_nets && !(*e)->e.host; k++) {
+            cb(arg, &(*e)->e.nets[k]);
+        }
+    }
+}
+
 /* ---- evaluation ---- */
 
 static bool set_has(const struct mirror *m, uint32_t id, const struct ip46 *ip, uint8_t protocol,

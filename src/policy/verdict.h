@@ -12,6 +12,10 @@ void mirror_free(struct mirror *m);
 /* The sink; arg is the struct mirror. */
 extern const struct calc_ops mirror_calc_ops;
 
+/* Each address of the local pods. */
+void mirror_each_pod_net(const struct mirror *m, void (*cb)(void *arg, const struct prefix *net),
+                         void *arg);
+
 /* A new connection's first packet. */
 struct packet {
     struct ip46 src, dst;
