@@ -62,6 +62,14 @@ static const struct {
                        HOP_HOST_OUT,
                        true,
                        {NF_INET_LOCAL_OUT, -9, "filter", NF_ACCEPT}},
+    [BASE_HOST_STAGED_IN] = {"host-staged-in",
+                             HOP_HOST_STAGED_IN,
+                             true,
+                             {NF_INET_LOCAL_IN, -12, "filter", NF_ACCEPT}},
+    [BASE_HOST_STAGED_OUT] = {"host-staged-out",
+                              HOP_HOST_STAGED_OUT,
+                              true,
+                              {NF_INET_LOCAL_OUT, -12, "filter", NF_ACCEPT}},
     [BASE_FORWARD_IN] = {"forward-in",
                          HOP_FORWARD_IN,
                          true,
@@ -325,6 +333,8 @@ uint64_t render_base(struct dataplane *d, enum base_chain c) {
     case BASE_PRE_DNAT:
     case BASE_HOST_IN:
     case BASE_HOST_OUT:
+    case BASE_HOST_STAGED_IN:
+    case BASE_HOST_STAGED_OUT:
     case BASE_FORWARD_IN:
     case BASE_FORWARD_OUT:
         render_host(&o, c);

@@ -71,6 +71,8 @@ static void init_sets(struct dataplane *d) {
         {HOP_STAGED_OUT, "staged-out", "the same with staged policies: counts, decides nothing"},
         {HOP_HOST_IN, "hosts-in", "interface to policies of what comes to the host"},
         {HOP_HOST_OUT, "hosts-out", "interface to policies of what the host sends"},
+        {HOP_HOST_STAGED_IN, "hosts-staged-in", "the same with staged policies: only counts"},
+        {HOP_HOST_STAGED_OUT, "hosts-staged-out", "the same with staged policies: only counts"},
         {HOP_FORWARD_IN, "forward-in", "interface to policies of what comes in to be forwarded"},
         {HOP_FORWARD_OUT, "forward-out", "interface to policies of what is forwarded by it"},
         {HOP_UNTRACKED_IN, "untracked-in", "interface to untracked policies"},

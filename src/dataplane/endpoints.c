@@ -48,7 +48,8 @@ static void ways_of(const struct calc_endpoint *e, const struct calc_chain *out[
         out[WAY_UNTRACKED_IN] = &e->host->untracked[CALC_INGRESS];
         out[WAY_UNTRACKED_OUT] = &e->host->untracked[CALC_EGRESS];
         out[WAY_PRE_DNAT] = &e->host->pre_dnat;
-    } else if (e->staged) {
+    }
+    if (e->staged) {
         out[WAY_STAGED_IN] = &e->staged[CALC_INGRESS];
         out[WAY_STAGED_OUT] = &e->staged[CALC_EGRESS];
     }
@@ -244,7 +245,7 @@ static void want_staged(struct dataplane *d) {
     bool is_wanted = false;
     struct dep **e;
     for (size_t i = 0; id_dep_next(&d->endpoints, &i, NULL, &e) && !is_wanted;) {
-        is_wanted = (*e)->has_way[WAY_STAGED_IN];
+        is_wanted = !(*e)->is_host && (*e)->has_way[WAY_STAGED_IN];
     }
     d->hops[HOP_STAGED_IN].is_wanted = d->hops[HOP_STAGED_OUT].is_wanted = is_wanted;
 }

@@ -10,6 +10,7 @@ struct view {
     enum calc_dir dir;
     uint32_t iface_key;
     bool is_raw; /* before conntrack: answers must be let through as well */
+    bool is_staged;
 };
 
 static void end_accept(struct chain_out *o, const char *comment) {
@@ -59,11 +60,37 @@ static void accept_failsafes(struct chain_out *o, const struct view *v) {
     }
 }
 
+static int iface_cmp(const void *a, const void *b) {
+    return strcmp((*(const struct hop *const *)a)->iface, (*(const struct hop *const *)b)->iface);
+}
+
+/* Interfaces of host endpoints that no staged policy concerns: those of "*" don't either. */
+static void leave_unstaged(struct chain_out *o, const struct view *v, const struct hops *h) {
+    const struct hops *all = &o->d->hops[v->dir == CALC_INGRESS ? HOP_HOST_IN : HOP_HOST_OUT];
+    VEC(struct hop *) others = {0};
+    struct hop **x;
+    for (size_t i = 0; str_hop_next(&all->by_iface, &i, NULL, &x);) {
+        if ((*x)->want && !hops_owner(h, (*x)->iface)) {
+            vec_push(&others, *x);
+        }
+    }
+    vec_sort(&others, iface_cmp);
+    for (size_t i = 0; i < others.n; i++) {
+        const char *iface = others.p[i]->iface;
+        match_iface(chain_rule(o), v->iface_key, str_n(iface, strlen(iface) + 1));
+        end_accept(o, "");
+    }
+    vec_fini(&others);
+}
+
 static void ask(struct chain_out *o, const struct view *v, const struct hops *h) {
     nft_x_meta(chain_rule(o), v->iface_key, R0);
     nft_x_vmap(o->b, h->set.desc.name, R0);
     chain_rule_end(o, "");
     if (h->any) {
+        if (v->is_staged) {
+            leave_unstaged(o, v, h);
+        }
         (void)chain_rule(o);
         nft_x_verdict(o->b, NFT_GOTO, str_c(h->any));
         chain_rule_end(o, "all other interfaces");
@@ -71,11 +98,13 @@ static void ask(struct chain_out *o, const struct view *v, const struct hops *h)
 }
 
 void render_host(struct chain_out *o, enum base_chain c) {
-    bool is_out = c == BASE_UNTRACKED_OUT || c == BASE_HOST_OUT || c == BASE_FORWARD_OUT;
+    bool is_out = c == BASE_UNTRACKED_OUT || c == BASE_HOST_OUT || c == BASE_HOST_STAGED_OUT ||
+                  c == BASE_FORWARD_OUT;
     bool is_raw = c == BASE_UNTRACKED_IN || c == BASE_UNTRACKED_OUT;
     bool is_forward = c == BASE_FORWARD_IN || c == BASE_FORWARD_OUT;
+    bool is_staged = c == BASE_HOST_STAGED_IN || c == BASE_HOST_STAGED_OUT;
     struct view v = {is_out ? CALC_EGRESS : CALC_INGRESS,
-                     is_out ? NFT_META_OIFNAME : NFT_META_IIFNAME, is_raw};
+                     is_out ? NFT_META_OIFNAME : NFT_META_IIFNAME, is_raw, is_staged};
     if (!is_raw) {
         accept_established(o);
     }
@@ -87,7 +116,7 @@ void render_host(struct chain_out *o, enum base_chain c) {
     if (!is_forward) {
         accept_failsafes(o, &v);
     }
-    if (!is_raw && c != BASE_PRE_DNAT && !o->d->settings.has_no_invalid_check) {
+    if (!is_raw && !is_staged && c != BASE_PRE_DNAT && !o->d->settings.has_no_invalid_check) {
         match_ct_state(chain_rule(o), CT_INVALID);
         nft_x_counter(o->b);
         nft_x_verdict(o->b, NF_DROP, STR_NULL);

@@ -9,6 +9,8 @@ static const struct {
 } ways[] = {
     {WAY_IN, HOP_HOST_IN},
     {WAY_OUT, HOP_HOST_OUT},
+    {WAY_STAGED_IN, HOP_HOST_STAGED_IN},
+    {WAY_STAGED_OUT, HOP_HOST_STAGED_OUT},
     {WAY_FORWARD_IN, HOP_FORWARD_IN},
     {WAY_FORWARD_OUT, HOP_FORWARD_OUT},
     {WAY_UNTRACKED_IN, HOP_UNTRACKED_IN},
@@ -55,6 +57,12 @@ static void claim_all(const struct dataplane *d, struct dep *x, struct host_clai
     }
 }
 
+/* Its own traffic is always judged; the rest if there are policies for it. */
+static bool is_needed(const struct dep *x, enum way w) {
+    bool is_staged = w == WAY_STAGED_IN || w == WAY_STAGED_OUT;
+    return w <= WAY_OUT || (is_staged ? x->has_way[w] : x->calc[w].n_tiers > 0);
+}
+
 void hosts_assign(struct dataplane *d) {
     struct host_claims claims = {0};
     struct dep **e, *any = NULL;
@@ -70,22 +78,27 @@ void hosts_assign(struct dataplane *d) {
             any = x;
         }
         for (size_t k = 0; k < ARRAY_LEN(ways); k++) {
-            is_wanted[k] |= ways[k].way <= WAY_OUT || x->calc[ways[k].way].n_tiers > 0;
+            is_wanted[k] |= is_needed(x, ways[k].way);
         }
     }
     for (size_t k = 0; k < ARRAY_LEN(ways); k++) {
         struct hops *h = &d->hops[ways[k].map];
-        const char *any_chain = is_wanted[k] && any ? any->segs[ways[k].way]->c.name : NULL;
+        const struct seg *any_list = is_wanted[k] && any ? any->segs[ways[k].way] : NULL;
+        const char *any_chain = any_list ? any_list->c.name : NULL;
         bool is_other = !h->any != !any_chain || (any_chain && strcmp(h->any, any_chain) != 0);
         for (int c = 0; c < N_BASE_CHAINS && is_other; c++) {
             d->base[c].is_dirty |= base_hops(d, (enum base_chain)c) == h;
         }
+        d->base[BASE_HOST_STAGED_IN].is_dirty = d->base[BASE_HOST_STAGED_OUT].is_dirty = true;
         h->any = any_chain;
         h->is_wanted = is_wanted[k];
         hops_unwant_all(h);
         struct str iface;
         for (size_t i = 0; is_wanted[k] && host_claims_next(&claims, &i, &iface, &e);) {
-            hops_want(h, iface.p, (*e)->id, (*e)->segs[ways[k].way]->c.name);
+            const struct seg *list = (*e)->segs[ways[k].way];
+            if (list) { /* none: no staged policies concern it */
+                hops_want(h, iface.p, (*e)->id, list->c.name);
+            }
         }
     }
     host_claims_fini(&claims);

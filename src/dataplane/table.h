@@ -159,6 +159,8 @@ enum hop_map {
     HOP_STAGED_OUT,
     HOP_HOST_IN,
     HOP_HOST_OUT,
+    HOP_HOST_STAGED_IN,
+    HOP_HOST_STAGED_OUT,
     HOP_FORWARD_IN,
     HOP_FORWARD_OUT,
     HOP_UNTRACKED_IN,
@@ -213,15 +215,17 @@ enum base_chain {
     BASE_HOST_ACTION, /* input: what the host takes from its pods */
     BASE_NAT,         /* postrouting: masquerade */
     /* Only while something needs them. */
-    BASE_STAGED_FROM,   /* forward: what staged policies would decide */
-    BASE_STAGED_TO,     /* forward */
-    BASE_UNTRACKED_IN,  /* prerouting, before conntrack: host endpoints' untracked policies */
-    BASE_UNTRACKED_OUT, /* output, before conntrack */
-    BASE_PRE_DNAT,      /* prerouting, before DNAT */
-    BASE_HOST_IN,       /* input: what a host endpoint lets in */
-    BASE_HOST_OUT,      /* output */
-    BASE_FORWARD_IN,    /* forward: what comes in by a host endpoint */
-    BASE_FORWARD_OUT,   /* forward: what goes out by one */
+    BASE_STAGED_FROM,     /* forward: what staged policies would decide */
+    BASE_STAGED_TO,       /* forward */
+    BASE_UNTRACKED_IN,    /* prerouting, before conntrack: host endpoints' untracked policies */
+    BASE_UNTRACKED_OUT,   /* output, before conntrack */
+    BASE_PRE_DNAT,        /* prerouting, before DNAT */
+    BASE_HOST_IN,         /* input: what a host endpoint lets in */
+    BASE_HOST_OUT,        /* output */
+    BASE_HOST_STAGED_IN,  /* input: what staged policies would decide */
+    BASE_HOST_STAGED_OUT, /* output */
+    BASE_FORWARD_IN,      /* forward: what comes in by a host endpoint */
+    BASE_FORWARD_OUT,     /* forward: what goes out by one */
     N_BASE_CHAINS,
 };
 

@@ -3,6 +3,7 @@
 sides. What a host endpoint's policies say of the host's own, of forwarded, of untracked traffic
 and of traffic before DNAT; failsafe ports; which interface belongs to which host endpoint."""
 
+import json
 import os
 import pathlib
 import sys
@@ -256,6 +257,24 @@ def which_interface(r):
     r.agent.delete([hep('any', '*'), hep('lan'), policy('web')])
 
 
+def staged(r):
+    later = policy('later', [rule('Deny', 'TCP', [80]), rule('Allow')])
+    later.update(kind='StagedGlobalNetworkPolicy')
+    objects = [hep('any', '*', profiles=['projectcalico-default-allow']), later,
+               hep('lan', 'eth1', labels={'role': 'lan'}, profiles=['projectcalico-default-allow'])]
+    r.agent.apply(objects)
+    r.expect('staged policies of host endpoints decide nothing', '''
+        ext node tcp/80 yes
+        lan node tcp/80 yes
+        ext node tcp/8080 yes''')
+    said = json.loads(r.agent.call('policy', 'counters', '-o', 'json'))['rules']
+    found = {x['rule']: x['packets'] for x in said if x['staged']}
+    if found != {0: 2, 1: 2}:  # IPv4 and IPv6 of ext
+        sys.exit(f'FAILED: staged counts {said}')
+    print('ok: but are counted', flush=True)
+    r.agent.delete(objects)
+
+
 def settings(r):
     felix = {**V3, 'kind': 'FelixConfiguration', 'metadata': {'name': 'default'},
              'spec': {'defaultEndpointToHostAction': 'Accept',
@@ -293,7 +312,8 @@ def main():
         with Agent(lab, 'node') as agent:
             r = Router(lab, agent)
             r.build()
-            for part in (own_traffic, forwarded, before_dnat, untracked, which_interface, settings):
+            for part in (own_traffic, forwarded, before_dnat, untracked, which_interface, staged,
+                         settings):
                 part(r)
             if r.failed:
                 sys.exit(f'{r.failed} failed\n{agent.log.read_text()[-3000:]}')
