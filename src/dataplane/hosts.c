@@ -60,7 +60,7 @@ static void claim_all(const struct dataplane *d, struct dep *x, struct host_clai
 /* Its own traffic is always judged; the rest if there are policies for it. */
 static bool is_needed(const struct dep *x, enum way w) {
     bool is_staged = w == WAY_STAGED_IN || w == WAY_STAGED_OUT;
-    return w <= WAY_OUT || (is_staged ? x->has_way[w] : x->calc[w].n_tiers > 0);
+    return w == WAY_IN || w == WAY_OUT || (is_staged ? x->has_way[w] : x->calc[w].n_tiers > 0);
 }
 
 void hosts_assign(struct dataplane *d) {

@@ -180,13 +180,12 @@ static void seg_key(struct dataplane *d, const struct seg_plan *p, struct buf *b
             buf_puts(b, merged && pol->has_rest ? " rest\n" : "\n");
         }
     }
-    buf_printf(b, "then %s",
+    const char *next = p->next ? p->next->c.name : "";
+    buf_printf(b, "then %s pass %s",
                p->end == END_DROP     ? "drop"
                : p->end == END_ACCEPT ? "accept"
-                                      : p->next->c.name);
-    if (p->next) {
-        buf_printf(b, " pass %s", p->next->c.name);
-    }
+                                      : next,
+               next);
 }
 
 static void seg_add(struct dataplane *d, struct seg *s, struct dpol *pol) {

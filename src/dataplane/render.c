@@ -279,7 +279,25 @@ struct rule_out {
     const struct calc_rule *r;
     struct str comment;
     uint64_t *hash;
+    /* notICMP without a protocol: a rule for what is no ICMP, and one for ICMP of other types. */
+    enum { ICMP_AS_GIVEN, ICMP_NONE, ICMP_OTHER } icmp;
 };
+
+static uint8_t icmp_protocol(enum ip_family f) {
+    return f == IP_V6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP;
+}
+
+static void match_not_icmp(const struct rule_out *o, enum ip_family f) {
+    struct nft_batch *b = &o->d->batch;
+    const struct calc_rule *r = o->r;
+    if (o->icmp != ICMP_AS_GIVEN) {
+        nft_x_meta(b, NFT_META_L4PROTO, R0);
+        match_u8(b, icmp_protocol(f), o->icmp == ICMP_NONE);
+    }
+    if (o->icmp == ICMP_OTHER || r->protocol == icmp_protocol(f)) {
+        match_icmp(b, r->not_icmp_type, r->not_icmp_code, true);
+    }
+}
 
 static void put_verdict(const struct rule_out *o) {
     struct nft_batch *b = &o->d->batch;
@@ -325,7 +343,7 @@ static void put_rule(const struct rule_out *o, const struct side_plan *src, cons
         match_u8(b, (uint8_t)r->not_protocol, true);
     }
     match_icmp(b, r->icmp_type, r->icmp_code, false);
-    match_icmp(b, r->not_icmp_type, r->not_icmp_code, true);
+    match_not_icmp(o, f);
     match_side(o->d, src, cs, &as, f);
     match_side(o->d, dst, cd, &ad, f);
     nft_x_counter(b);
@@ -337,28 +355,40 @@ static size_t at_least_one(size_t n) {
     return n ? n : 1;
 }
 
-/* All alternatives of a rule in one family (IP_NONE: the rule does not look at addresses). */
-static void put_family(const struct rule_out *o, enum ip_family f) {
-    struct side_plan src, dst;
-    if (!plan_side(o->d, &o->r->src, true, f, &src) ||
-        !plan_side(o->d, &o->r->dst, false, f, &dst)) {
-        return;
-    }
-    size_t sp = at_least_one((src.s->n_ports ? 1 : 0) + src.n_port_sets);
-    size_t dp = at_least_one((dst.s->n_ports ? 1 : 0) + dst.n_port_sets);
+/* All alternatives. */
+static void put_choices(const struct rule_out *o, const struct side_plan *src,
+                        const struct side_plan *dst, enum ip_family f) {
+    size_t sp = at_least_one((src->s->n_ports ? 1 : 0) + src->n_port_sets);
+    size_t dp = at_least_one((dst->s->n_ports ? 1 : 0) + dst->n_port_sets);
     struct choice cs, cd;
-    for (cs.set = 0; cs.set < at_least_one(src.n_sets); cs.set++) {
-        for (cs.service = 0; cs.service < at_least_one(src.n_service); cs.service++) {
+    for (cs.set = 0; cs.set < at_least_one(src->n_sets); cs.set++) {
+        for (cs.service = 0; cs.service < at_least_one(src->n_service); cs.service++) {
             for (cs.port = 0; cs.port < sp; cs.port++) {
-                for (cd.set = 0; cd.set < at_least_one(dst.n_sets); cd.set++) {
-                    for (cd.service = 0; cd.service < at_least_one(dst.n_service); cd.service++) {
+                for (cd.set = 0; cd.set < at_least_one(dst->n_sets); cd.set++) {
+                    for (cd.service = 0; cd.service < at_least_one(dst->n_service); cd.service++) {
                         for (cd.port = 0; cd.port < dp; cd.port++) {
-                            put_rule(o, &src, &cs, &dst, &cd, f);
+                            put_rule(o, src, &cs, dst, &cd, f);
                         }
                     }
                 }
             }
         }
+    }
+}
+
+/* A rule in one family (IP_NONE: it does not look at addresses). */
+static void put_family(struct rule_out *o, enum ip_family f) {
+    struct side_plan src, dst;
+    if (!plan_side(o->d, &o->r->src, true, f, &src) ||
+        !plan_side(o->d, &o->r->dst, false, f, &dst)) {
+        return;
+    }
+    bool is_any = o->r->not_icmp_type >= 0 && o->r->protocol < 0;
+    o->icmp = is_any ? ICMP_NONE : ICMP_AS_GIVEN;
+    put_choices(o, &src, &dst, f);
+    if (is_any) {
+        o->icmp = ICMP_OTHER;
+        put_choices(o, &src, &dst, f);
     }
 }
 
@@ -376,8 +406,8 @@ uint64_t render_variant(struct dataplane *d, const struct variant *v) {
         }
         MG_CLEANUP(buf_fini) struct buf c = BUF_INIT(1024);
         calc_rule_name(p, r->index, &c);
-        struct rule_out o = {d, v, r, buf_view(&c), &hash};
-        bool is_l3 = side_has_l3(&r->src) || side_has_l3(&r->dst);
+        struct rule_out o = {d, v, r, buf_view(&c), &hash, ICMP_AS_GIVEN};
+        bool is_l3 = side_has_l3(&r->src) || side_has_l3(&r->dst) || r->not_icmp_type >= 0;
         if (!is_l3 && r->families == (CALC_V4 | CALC_V6)) {
             put_family(&o, IP_NONE);
             continue;

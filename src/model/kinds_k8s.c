@@ -223,8 +223,8 @@ const struct kind_def def_k8s_network_policy = {
 
 static const char *const STAGED_ACTIONS[] = {"Set", "Delete", "Learn", "Ignore", NULL};
 static const struct field F_STAGED[] = {
-    {NAMED("stagedAction"), F_STR, KNP(staged_action), .flags = FF_FILL, .values = STAGED_ACTIONS, .dflt = "\"Set\"",
-     .doc = "what enforcing it would do: Set, Delete, Learn or Ignore"},
+    {NAMED("stagedAction"), F_STR, KNP(staged_action), .flags = FF_FILL, .values = STAGED_ACTIONS,
+     .dflt = "\"Set\"", .doc = "what enforcing it would do: Set, Delete, Learn or Ignore"},
     K8S_POLICY_FIELDS,
 };
 static const struct schema S_STAGED = {"StagedKubernetesNetworkPolicySpec", FIELDS(F_STAGED),

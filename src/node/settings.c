@@ -134,7 +134,7 @@ static bool take_failsafe(struct settings *s, struct str v, enum calc_dir dir) {
     bool ok = true;
     bool is_none = str_trim(v).n == 0 || str_ieq(str_trim(v), STR("none"));
     for (struct str rest = v; rest.p && ok && !is_none;) {
-        struct dataplane_failsafe f;
+        struct dataplane_failsafe f = {.port = 0};
         ok = list.n < 1000 && parse_failsafe(str_trim(str_cut(&rest, ',')), &f);
         vec_push(&list, f);
     }

@@ -2,6 +2,7 @@
 
 #include "policy/calc_int.h"
 
+#include <netinet/in.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -333,7 +334,8 @@ static bool rule_misses(const struct mirror *m, const struct calc_rule *r, const
         (r->icmp_type != p->icmp_type || (r->icmp_code >= 0 && r->icmp_code != p->icmp_code))) {
         return miss(why, "it is for ICMP type %d", r->icmp_type);
     }
-    if (r->not_icmp_type >= 0 && r->not_icmp_type == p->icmp_type &&
+    bool is_icmp = p->protocol == (family == CALC_V4 ? IPPROTO_ICMP : IPPROTO_ICMPV6);
+    if (is_icmp && r->not_icmp_type >= 0 && r->not_icmp_type == p->icmp_type &&
         (r->not_icmp_code < 0 || r->not_icmp_code == p->icmp_code)) {
         return miss(why, "it is not for ICMP type %d", r->not_icmp_type);
     }

@@ -40,8 +40,7 @@ static void on_nft_chain(void *arg MG_UNUSED, struct str name, const struct nft_
     told_str(name);
     n_told += hook->type ? strlen(hook->type) : 0;
 }
-static void on_nft_rule(void *arg MG_UNUSED, struct str chain,
-                        const struct nft_rule_read *r) {
+static void on_nft_rule(void *arg MG_UNUSED, struct str chain, const struct nft_rule_read *r) {
     told_str(chain);
     told_str(r->comment);
     n_told += r->hash + r->count.packets;
@@ -50,8 +49,7 @@ static void on_nft_set(void *arg MG_UNUSED, const struct nft_set *s) {
     told_str(s->name);
     n_told += nft_set_key_len(s);
 }
-static void on_nft_elem(void *arg MG_UNUSED, struct str set,
-                        const struct nft_elem_read *e) {
+static void on_nft_elem(void *arg MG_UNUSED, struct str set, const struct nft_elem_read *e) {
     told_str(set);
     told_str(e->key);
     told_str(e->chain);
