@@ -9,7 +9,7 @@ LABELS = {'app': ('web', 'api', 'db', ''), 'tier': ('front', 'back'), 'env': ('p
           'team.io/name': ('a', 'b'), 'x': ('1',)}
 ACCOUNTS = ('default', 'robot')
 PORT_NAMES = ('http', 'dns', 'grpc')
-PORTS = (53, 80, 81, 443, 1024, 8080, 65535)
+PORTS = (53, 80, 81, 82, 83, 84, 443, 8080, 65535)
 NETS4 = ('10.0.0.0/8', '10.0.0.0/24', '10.0.1.0/28', '10.0.0.4/30', '10.0.0.3/32', '192.0.2.0/24',
          '198.51.100.7/32', '172.16.0.0/12')
 NETS6 = ('fd00::/16', 'fd00::/64', 'fd00::4/126', 'fd00::3/128', '2001:db8::/32')
@@ -86,7 +86,7 @@ class Generator:
             documents += self.pod(i)
         documents += [self.tier(name) for name in ('first', 'second') if self.r.random() < 0.7]
         documents += [self.network_set(i) for i in range(self.r.randint(0, 4))]
-        documents += [self.slice(i) for i in range(self.r.randint(0, 4))]
+        documents += [self.slice(i) for i in range(self.r.randint(1, 5))]
         documents += [self.profile()]
         documents += [self.host_endpoint(i) for i in range(self.r.randint(0, 3))]
         return documents
@@ -183,7 +183,7 @@ class Generator:
                 'metadata': {'name': f'slice{i}', 'namespace': self.r.choice(NAMESPACES),
                              'labels': {'kubernetes.io/service-name': self.r.choice(['web', 'db'])}},
                 'endpoints': [{'addresses': [self.addresses(n)[family]]}
-                              for n in set(self.some(range(1, 25), 0, 4))],
+                              for n in set(self.some(range(1, 25), 2, 8))],
                 'ports': [{'name': f'p{n}', 'port': port, 'protocol': self.r.choice(['TCP', 'UDP'])}
                           for n, port in enumerate(self.some(PORTS, 1, 2))]}
 
@@ -206,30 +206,26 @@ class Generator:
         r, side = self.r, {}
         nets = {4: NETS4, 6: NETS6, None: ()}[family]
         is_peer = is_source == (direction == 'Ingress')
-        if is_peer and direction and r.random() < 0.1:
+        if is_peer and direction and r.random() < 0.15:
             side['services'] = {'name': r.choice(['web', 'db'])}
             if not namespace or r.random() < 0.3:
                 side['services']['namespace'] = r.choice(NAMESPACES)
             return side
-        if r.random() < (0.4 if is_peer else 0.1):
-            side['selector'] = self.selector()
-        if r.random() < 0.1:
-            side['notSelector'] = self.selector(1)
-        if r.random() < 0.15:
-            side['namespaceSelector'] = self.namespace_selector()
-        if r.random() < 0.1:
-            side['serviceAccounts'] = r.choice([{'names': [r.choice(ACCOUNTS)]},
-                                                {'selector': "team.io/name == 'a'"},
-                                                {'names': list(ACCOUNTS), 'selector': 'all()'}])
-        if nets and r.random() < 0.4:
-            side['nets'] = sorted(set(self.some(nets, 1, 3)))
-        if nets and r.random() < 0.2:
-            side['notNets'] = sorted(set(self.some(nets, 1, 2)))
         has_ports = protocol in ('TCP', 'UDP', 'SCTP', 6, 17, 132)
-        if (has_ports or protocol is None) and r.random() < (0.15 if is_source else 0.4):
-            side['ports'] = self.port_list(has_ports)
-        if (has_ports or protocol is None) and r.random() < 0.1:
-            side['notPorts'] = self.port_list(has_ports)
+        makes = {
+            'selector': self.selector, 'notSelector': lambda: self.selector(1),
+            'namespaceSelector': self.namespace_selector,
+            'serviceAccounts': lambda: r.choice([{'names': [r.choice(ACCOUNTS)]},
+                                                 {'selector': "team.io/name == 'a'"},
+                                                 {'names': list(ACCOUNTS), 'selector': 'all()'}])}
+        if nets:
+            makes['nets'] = lambda: sorted(set(self.some(nets, 1, 3)))
+            makes['notNets'] = lambda: sorted(set(self.some(nets, 1, 2)))
+        if has_ports or protocol is None:
+            makes['ports'] = makes['notPorts'] = lambda: self.port_list(has_ports)
+        # Few at a time: a rule that asks for much matches nothing.
+        for field in r.sample(sorted(makes), r.choice([0, 1, 1, 2] if is_peer else [0, 0, 1])):
+            side[field] = makes[field]()
         return side
 
     def rule(self, direction, namespace):
@@ -279,7 +275,7 @@ class Generator:
                                                 ['Ingress', 'Egress']])}
         if r.random() < 0.7:
             spec['order'] = r.choice([1, 10, 999.5, 1000, 1000, 5000])
-        if r.random() < 0.8:
+        if r.random() < 0.6:
             spec['selector'] = self.selector()
         if is_global and r.random() < 0.3:
             spec['namespaceSelector'] = self.namespace_selector()
@@ -444,9 +440,17 @@ class Generator:
                     own.append(str(net[r.randint(0, min(net.num_addresses - 1, 1 << 20))]))
         for text in OUTSIDE:
             addresses[ipaddress.ip_address(text).version].append(text)
+        served = [(ipaddress.ip_address(a), port) for d in world.of_kind('EndpointSlice')
+                  for e in d['endpoints'] for a in e['addresses'] for port in d['ports']]
         made = []
         while len(made) < n:
             family = r.choice([4, 6])
+            if served and r.random() < 0.2:  # to a service's endpoint
+                target, port = r.choice(served)
+                source = r.choice(addresses[target.version])
+                if source != str(target):
+                    made.append(Packet(source, str(target), port['protocol'], 40000, port['port']))
+                continue
             source, target = r.choice(addresses[family]), r.choice(addresses[family])
             if source == target:
                 continue
@@ -459,5 +463,5 @@ class Generator:
                 made.append(Packet(source, target, r.choice([2, 47])))
             else:
                 made.append(Packet(source, target, NUMBERS[protocol],
-                                   r.choice([*PORTS, 40000, 2048]), r.choice(PORTS + (82, 500))))
+                                   r.choice([*PORTS, 40000, 2048]), r.choice(PORTS + (85, 500))))
         return made
