@@ -11,7 +11,16 @@ static char *dup_str(struct str s) {
     return p;
 }
 
+/* A policy that is deleted and made again has the same name: its new chain takes over what the
+ * kernel has of the old one, which then has nothing to remove. */
 static void chain_register(struct dataplane *d, struct kchain *c) {
+    struct kchain **old = str_kchain_get(&d->chains, str_c(c->name));
+    if (old) {
+        c->in_kernel = (*old)->in_kernel;
+        c->hash = (*old)->hash;
+        (*old)->in_kernel = false;
+        str_kchain_del(&d->chains, str_c(c->name)); /* its key is the old one's text */
+    }
     *str_kchain_put(&d->chains, str_c(c->name), NULL) = c;
 }
 
