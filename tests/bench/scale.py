@@ -1,0 +1,103 @@
+"""Measurements of the policy engine at the size of a large cluster: sections of scripts/bench.
+
+Each section is a function of a Setting that returns the text below its heading.
+"""
+
+import pathlib
+import re
+import subprocess
+
+
+class Setting:
+    """Where the programs are, the lab, and how thorough to be."""
+
+    def __init__(self, lab, bench, agent, is_quick):
+        self.lab, self.bench, self.agent, self.is_quick = lab, pathlib.Path(bench), agent, is_quick
+
+    def numbers(self, program, *argv, timeout=900):
+        """What a bench program prints: its lines as NAME: [numbers]."""
+        out = self.lab.run('node', [str(self.bench / program), *argv], timeout=timeout)
+        return {line.split()[0]: [float(word) for word in line.split()[1:]]
+                for line in out.splitlines()}
+
+
+def as_table(heads, rows):
+    return '\n'.join('| ' + ' | '.join(row) + ' |' for row in [heads, ['---'] * len(heads), *rows])
+
+
+def ms(values):
+    return f'{values[0] / 1000:.0f}'
+
+
+def us(values):
+    return f'{values[0]:.0f} (p99 {values[1]:.0f})' if len(values) > 1 else f'{values[0]:.0f}'
+
+
+def times(theirs, ours):
+    return f'{theirs[0]:.0f} ({theirs[0] / ours[0]:.1f}x)'
+
+
+def calc(setting):
+    sizes = [(1000, 10000, ''), (10000, 10000, '')]
+    if not setting.is_quick:
+        sizes += [(1000, 100000, ''), (10000, 100000, ''), (10000, 100000, 'spread')]
+    found = []
+    for policies, pods, spread in sizes:
+        found.append(setting.numbers('bench_calc', str(policies), str(pods), 'scan',
+                                     *([spread] if spread else [])))
+
+    def row(what, one, goal=''):
+        return [what, *(one(each) for each in found), goal]
+
+    rows = [
+        row('calculation from decoded objects, ms', lambda n: ms(n['full_us']), '300'),
+        row('its CPU time, ms', lambda n: ms(n['full_cpu_us'])),
+        row('a scan of all pods for each selector, ms (times ours)',
+            lambda n: f'{n["scan_full_us"][0] / 1000:.0f} '
+                      f'({n["scan_full_us"][0] / n["full_us"][0]:.1f}x)'),
+        row('decoding the same documents from JSON, ms', lambda n: ms(n['decode_us'])),
+        row('resident memory, MiB', lambda n: f'{n["resident_kib"][0] / 1024:.0f}', '48'),
+        row('port of a policy changed, us', lambda n: us(n['policy_port_us'])),
+        row('peers of a policy changed, us', lambda n: us(n['policy_peer_us'])),
+        row('a scan of all pods for one selector, us (times ours)',
+            lambda n: times(n['scan_selector_us'], n['policy_peer_us'])),
+        row('label of a remote pod changed, us', lambda n: us(n['remote_label_us']), '20'),
+        row('a scan of all selectors for one pod, us (times ours)',
+            lambda n: times(n['scan_pod_us'], n['remote_label_us'])),
+        row('label of a local pod changed, us', lambda n: us(n['local_label_us'])),
+        row('remote pod added, us', lambda n: us(n['pod_added_us'])),
+        row('remote pod removed, us', lambda n: us(n['pod_removed_us'])),
+        row('namespace relabelled (a hundredth of all pods), us',
+            lambda n: us(n['namespace_label_us'])),
+        row('active policies; sets; members',
+            lambda n: '; '.join(f'{n[k][0]:.0f}' for k in ('active_policies', 'sets', 'members'))),
+    ]
+    heads = ['what', *(f'{policies} policies, {pods} pods{", few apply" if spread else ""}'
+                       for policies, pods, spread in sizes), 'goal']
+    return ('Alone, without kernel and store: decoded objects in, a sink that counts out. 100 of the '
+            'pods are local; each policy selects one or more of them (or any pods: few apply). '
+            'The scan must find the same '
+            'members (with 20 million matches or more: of so many selectors, the time made that of all).\n\n' + as_table(heads, rows))
+
+
+# Name on the command line, heading, function.
+SECTIONS = [
+    ('calc', 'The calculation', calc),
+]
+
+
+def write_section(file, heading, text):
+    """Puts a section in the place of the one with the same heading, or at the end."""
+    whole = file.read_text(encoding='utf-8') if file.exists() else '# Benchmarks\n'
+    section = f'## {heading}\n\n{text}\n'
+    old = re.compile(rf'^## {re.escape(heading)}\n.*?(?=^## |\Z)', re.MULTILINE | re.DOTALL)
+    if old.search(whole):
+        whole = old.sub(lambda _: section + '\n', whole, count=1).rstrip('\n') + '\n'
+    else:
+        whole = whole.rstrip('\n') + '\n\n' + section
+    file.write_text(whole, encoding='utf-8')
+
+
+def commit_of(root):
+    return subprocess.run(['git', '-C', str(root), 'describe', '--always', '--dirty'],
+                          capture_output=True, text=True, check=False).stdout.strip()
