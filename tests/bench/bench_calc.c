@@ -6,14 +6,12 @@
  * Prints a line each: NAME and one or two numbers (microseconds: median and 99th percentile). */
 #include "base/clock.h"
 #include "base/vec.h"
-#include "policy/calc.h"
+#include "feed.h"
 #include "policy/selector.h"
-#include "world.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/resource.h>
-#include <unistd.h>
 
 struct set_seen {
     uint32_t id;
@@ -22,8 +20,7 @@ struct set_seen {
 
 struct bench {
     struct world w;
-    struct calc *c;
-    int64_t decode_ns, calc_ns;
+    struct feed in;
     size_t n_members; /* that the sink has now */
     size_t n_events;
     VEC(size_t) by_set; /* id - 1 */
@@ -81,28 +78,7 @@ static const struct calc_ops counting = {
     .endpoint_gone = gone,
 };
 
-/* ---- objects in ---- */
-
-static void tell(struct bench *b, const struct world_doc *d, bool is_there) {
-    struct arena a = {0};
-    int64_t begin = clock_ns();
-    struct object o = world_decode(d, &a);
-    int64_t decoded = clock_ns();
-    calc_object(b->c, o.kind, o.meta.ns, o.meta.name, is_there ? &o : NULL);
-    b->calc_ns += clock_ns() - decoded;
-    b->decode_ns += decoded - begin;
-    arena_fini(&a);
-}
-
-static void tell_there(void *arg, const struct world_doc *d) {
-    tell(arg, d, true);
-}
-
-static void flush(struct bench *b) {
-    int64_t begin = clock_ns();
-    calc_flush(b->c);
-    b->calc_ns += clock_ns() - begin;
-}
+/* ---- all ---- */
 
 static int64_t cpu_us(void) {
     struct rusage u;
@@ -111,32 +87,19 @@ static int64_t cpu_us(void) {
            u.ru_stime.tv_usec;
 }
 
-static long resident_kib(void) {
-    long pages = 0, resident = 0;
-    FILE *f = fopen("/proc/self/statm", "r");
-    if (!f || fscanf(f, "%ld %ld", &pages, &resident) != 2) {
-        resident = 0;
-    }
-    if (f) {
-        fclose(f);
-    }
-    return resident * (sysconf(_SC_PAGESIZE) / 1024);
-}
-
 static void full(struct bench *b) {
     long before = resident_kib();
     int64_t cpu = cpu_us(), wall = clock_ns();
-    b->c = calc_new(STR(WORLD_NODE), &counting, b);
-    world_each(&b->w, tell_there, b);
-    flush(b);
+    b->in.c = calc_new(STR(WORLD_NODE), &counting, b);
+    feed_world(&b->in, &b->w);
     cpu = cpu_us() - cpu;
     wall = clock_ns() - wall;
     struct calc_stats s;
-    calc_stats(b->c, &s);
-    printf("full_us %lld\n", (long long)b->calc_ns / 1000);
+    calc_stats(b->in.c, &s);
+    printf("full_us %lld\n", (long long)b->in.calc_ns / 1000);
     /* One thread: of the CPU time as much is the calculation's as of the wall time. */
-    printf("full_cpu_us %.0f\n", (double)cpu * (double)b->calc_ns / (double)wall);
-    printf("decode_us %lld\n", (long long)b->decode_ns / 1000);
+    printf("full_cpu_us %.0f\n", (double)cpu * (double)b->in.calc_ns / (double)wall);
+    printf("decode_us %lld\n", (long long)b->in.decode_ns / 1000);
     printf("resident_kib %ld\n", resident_kib() - before);
     printf("active_policies %zu\nsets %zu\nmembers %zu\n", s.active_policies, s.sets, s.members);
 }
@@ -198,10 +161,10 @@ static void changes(struct bench *b, enum change what) {
     struct world_doc d;
     for (unsigned i = 0; i < ROUNDS; i++) {
         change_doc(b, what, i, &d);
-        b->calc_ns = 0;
-        tell(b, &d, what != CHANGE_POD_REMOVED);
-        flush(b);
-        took[i] = b->calc_ns;
+        b->in.calc_ns = 0;
+        feed_doc(&b->in, &d, what != CHANGE_POD_REMOVED);
+        feed_flush(&b->in);
+        took[i] = b->in.calc_ns;
     }
     qsort(took, ROUNDS, sizeof(*took), ns_cmp);
     printf("%s_us %.1f %.1f\n", change_names[what], (double)took[ROUNDS / 2] / 1000,
@@ -312,12 +275,12 @@ int main(int argc, char **argv) {
         changes(&b, (enum change)i);
     }
     struct calc_stats s;
-    calc_stats(b.c, &s);
+    calc_stats(b.in.c, &s);
     if (s.members != b.n_members) { /* the sink was told of everything */
         fprintf(stderr, "the sink has %zu members, the calculation %zu\n", b.n_members, s.members);
         bad = 1;
     }
-    calc_free(b.c);
+    calc_free(b.in.c);
     arena_fini(&b.texts);
     vec_fini(&b.sets);
     vec_fini(&b.by_set);

@@ -80,9 +80,86 @@ def calc(setting):
             'members (with 20 million matches or more: of so many selectors, the time made that of all).\n\n' + as_table(heads, rows))
 
 
+def sets(setting):
+    rounds = '20' if setting.is_quick else '200'
+    rows = []
+    for policies in (0, 1000) if setting.is_quick else (0, 1000, 10000):
+        # nft(8) takes a second a change beside 10,000 policies.
+        n = setting.numbers('bench_sets', '100000', '30' if policies == 10000 else rounds,
+                            str(policies))
+
+        def row(what, key, show, goal=''):
+            ours = n[f'{key}_ours_us']
+            floor = n[f'{key}_floor_us']
+            cells = [f'{what} beside {policies} policies', show(ours),
+                     f'{show(floor)} ({floor[0] / ours[0]:.2f}x)']
+            for tool in ('nft', 'ipset'):
+                theirs = n.get(f'{key}_{tool}_us')
+                cells.append(f'{show(theirs)} ({theirs[0] / ours[0]:.1f}x)' if theirs else '')
+            rows.append([*cells, goal])
+
+        row('100,000 members loaded, ms', 'load', ms, '1.5x floor')
+        row('one member added, us', 'add', us, '300')
+        row('one member removed, us', 'remove', us, '300')
+    heads = ['what', 'ours', 'the same messages alone', 'nft -f', 'ipset restore', 'goal']
+    return ('A set of 100,000 addresses through the dataplane, policies of a made-up cluster beside '
+            'it in the same table (in nft\'s, too; ipset has none). In brackets: times ours. The '
+            'kernel finds sets by walking a list of all sets of the table.\n\n'
+            + as_table(heads, rows))
+
+
+def load(setting):
+    sizes = [(1000, 10000, ''), (10000, 100000, 'spread')]
+    if not setting.is_quick:
+        sizes.append((10000, 10000, ''))
+    found = [setting.numbers('bench_load', str(policies), str(pods), *([spread] if spread else []))
+             for policies, pods, spread in sizes]
+
+    def row(what, key, goal='', base='load_ours_us'):
+        cells = []
+        for n in found:
+            mine, ours = n.get(key), n[base]
+            cells.append('' if not mine else
+                         ms(mine) + ('' if key == base else f' ({mine[0] / ours[0]:.2f}x)'))
+        return [what, *cells, goal]
+
+    def count(what, *keys):
+        return [what, *('; '.join(f'{n[key][0]:.0f}' for key in keys) for n in found), '']
+
+    again = 'restart_ours_us'
+    rows = [
+        row('ours, from decoded objects to the kernel, ms', 'load_ours_us'),
+        row('of that: the calculation', 'load_ours_calc_us'),
+        row('of that: the kernel, reading first', 'load_ours_kernel_us', '1.5x floor'),
+        row('floor: the same messages alone', 'load_floor_us', '', 'load_ours_kernel_us'),
+        row('nft -f of the same ruleset', 'load_nft_ours_us'),
+        row('nft -f, a chain for each policy', 'load_nft_chains_us'),
+        row('ipset and iptables-legacy-restore, a chain for each policy', 'load_legacy_us'),
+        row('ipset and iptables-nft-restore, a chain for each policy', 'load_nft_us'),
+        row('ours, a restart: calculated, read back, compared, ms', again, '400', again),
+        row('of that: the kernel', 'restart_ours_kernel_us', '', again),
+        row('nft list ruleset of ours', 'read_nft_ours_us', '', again),
+        row('nft list ruleset, a chain for each policy', 'read_nft_chains_us', '', again),
+        row('iptables-legacy-save and ipset save', 'read_legacy_us', '', again),
+        row('iptables-nft-save and ipset save', 'read_nft_us', '', again),
+        count('messages written by the restart', 'restart_messages'),
+        count('ours: chains; sets; members; messages; bytes', 'ours_chains', 'ours_sets',
+              'ours_members', 'ours_messages', 'ours_bytes'),
+        count('a chain for each policy: chains; rules; sets; members', 'chains_chains',
+              'chains_rules', 'chains_sets', 'chains_members'),
+    ]
+    heads = ['what', *(f'{policies} policies, {pods} pods{", few apply" if spread else ""}'
+                       for policies, pods, spread in sizes), 'goal']
+    return ('Everything at once into an empty kernel, and a restart. The tools calculate nothing: '
+            'their files are made before. In brackets: times ours of the same block of rows.\n\n'
+            + as_table(heads, rows))
+
+
 # Name on the command line, heading, function.
 SECTIONS = [
     ('calc', 'The calculation', calc),
+    ('sets', 'Large sets', sets),
+    ('load', 'All policies at once', load),
 ]
 
 

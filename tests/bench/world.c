@@ -4,6 +4,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 struct world world_of(unsigned policies, unsigned pods, bool is_spread) {
     return (struct world){.policies = policies,
@@ -149,4 +150,16 @@ struct object world_decode(const struct world_doc *d, struct arena *a) {
         exit(1);
     }
     return o;
+}
+
+long resident_kib(void) {
+    long pages = 0, resident = 0;
+    FILE *f = fopen("/proc/self/statm", "r");
+    if (!f || fscanf(f, "%ld %ld", &pages, &resident) != 2) {
+        resident = 0;
+    }
+    if (f) {
+        fclose(f);
+    }
+    return resident * (sysconf(_SC_PAGESIZE) / 1024);
 }

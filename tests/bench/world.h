@@ -38,3 +38,6 @@ void world_each(const struct world *w, void (*cb)(void *arg, const struct world_
 
 /* Ends the program if the text is not valid. */
 struct object world_decode(const struct world_doc *d, struct arena *a);
+
+/* Of this process. */
+long resident_kib(void);
