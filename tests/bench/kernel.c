@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/netfilter/nfnetlink.h>
@@ -161,31 +162,33 @@ void print_us(const char *name, double *us, size_t n) {
     printf("%s %.1f %.1f\n", name, us[n / 2], us[n * 99 / 100]);
 }
 
-static struct {
-    char folder[64];
-    char *paths[16];
-    size_t n;
-} temp;
+static char temp_folder[256];
 
 static void remove_temp(void) {
-    for (size_t i = 0; i < temp.n; i++) {
-        unlink(temp.paths[i]);
-        free(temp.paths[i]);
+    DIR *d = opendir(temp_folder);
+    for (const struct dirent *f = d ? readdir(d) : NULL; f; f = readdir(d)) {
+        unlinkat(dirfd(d), f->d_name, 0);
     }
-    rmdir(temp.folder);
+    if (d) {
+        closedir(d);
+    }
+    rmdir(temp_folder);
 }
 
 const char *temp_path(const char *name) {
-    if (!temp.folder[0]) {
-        strcpy(temp.folder, "/tmp/margay-bench-XXXXXX");
-        if (!mkdtemp(temp.folder)) {
-            die("mkdtemp");
+    static char paths[16][sizeof(temp_folder) + 64];
+    static size_t n;
+    if (!temp_folder[0]) {
+        const char *base = getenv("TMPDIR");
+        snprintf(temp_folder, sizeof(temp_folder), "%s/margay-bench-XXXXXX", base ? base : "/tmp");
+        if (!mkdtemp(temp_folder)) {
+            die(temp_folder);
         }
         atexit(remove_temp);
     }
-    if (temp.n == sizeof(temp.paths) / sizeof(*temp.paths) ||
-        asprintf(&temp.paths[temp.n], "%s/%s", temp.folder, name) < 0) {
-        die("temp_path");
+    if (n == sizeof(paths) / sizeof(*paths)) {
+        abort();
     }
-    return temp.paths[temp.n++];
+    snprintf(paths[n], sizeof(paths[n]), "%s/%s", temp_folder, name);
+    return paths[n++];
 }

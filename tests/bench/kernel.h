@@ -25,5 +25,5 @@ size_t record_bytes(void);
 /* Prints "NAME MEDIAN P99"; sorts. Nothing when there are none, or the first is negative. */
 void print_us(const char *name, double *us, size_t n);
 
-/* A file in a new temporary folder that is removed with all its files at the program's exit. */
+/* A path in a new folder of TMPDIR that goes with all its files at the program's exit. */
 const char *temp_path(const char *name);

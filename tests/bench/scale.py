@@ -3,8 +3,10 @@
 Each section is a function of a Setting that returns the text below its heading.
 """
 
+import os
 import pathlib
 import re
+import shutil
 import subprocess
 
 
@@ -155,11 +157,119 @@ def load(setting):
             + as_table(heads, rows))
 
 
+def store(setting):
+    rounds = '20' if setting.is_quick else '100'
+    agent = setting.agent(setting.lab, 'node')
+    agent.start()
+    rows = []
+    for size in (300, 2000):
+        n = setting.numbers('bench_store', rounds, str(size), agent.socket)
+
+        def cell(name):
+            rate, middle, p99 = n[name]
+            return f'{rate:.0f} ({rate / n["sqlite"][0]:.2f}x); {middle:.0f}; {p99:.0f}'
+
+        rows.append([f'{size} bytes', *(cell(name) for name in ('store', 'agent', 'sqlite')),
+                     '0.9x of SQLite'])
+    agent.stop()
+    shutil.rmtree(agent.state)
+    heads = ['value', 'ours', "through the agent's socket", 'SQLite alone', 'goal']
+    return ('Compare-and-swap transactions, one at a time, each durable when it returns (WAL, '
+            'synchronous=FULL): transactions a second (times SQLite); median us; 99th percentile. '
+            'Ours writes the item and its change for watchers.\n\n' + as_table(heads, rows))
+
+
+class World:
+    """A made-up cluster in an agent's store, and the agent's own account."""
+
+    def __init__(self, setting, policies, pods, spread=''):
+        self.setting, self.size = setting, [str(policies), str(pods)]
+        self.agent = setting.agent(setting.lab, 'node')
+        setting.lab.run('node', [str(setting.bench / 'bench_churn'),
+                                 f'sqlite:{self.agent.state}/margay.db', 'load', *self.size,
+                                 *([spread] if spread else [])], timeout=300)
+
+    def start(self):
+        """Until the kernel has everything; the agent's status."""
+        self.agent.start()
+        self.agent.call('status', '--wait', '--timeout', '240s')
+        return self.agent.status()
+
+    def churn(self, rate, seconds):
+        return self.setting.numbers('bench_churn', self.agent.socket, 'run', *self.size, str(rate),
+                                    str(seconds), timeout=seconds * 4 + 300)
+
+    def cpu_s(self):
+        pid = self.agent.status()['pid']
+        words = pathlib.Path(f'/proc/{pid}/stat').read_text(encoding='ascii').rsplit(')', 1)[1].split()
+        return (int(words[11]) + int(words[12])) / os.sysconf('SC_CLK_TCK')
+
+    def end(self):
+        self.agent.stop()
+        self.setting.lab.run('node', ['nft', 'flush', 'ruleset'])
+        shutil.rmtree(self.agent.state)
+
+
+def churn(setting):
+    seconds = 10 if setting.is_quick else 60
+    sizes = [(200, 5000, 1000), (1000, 10000, 1000)]
+    rows = []
+    for policies, pods, rate in sizes:
+        world = World(setting, policies, pods)
+        world.start()
+        before, rss = world.cpu_s(), world.agent.rss_mib()
+        n = world.churn(rate, seconds)
+        cpu, grown = world.cpu_s() - before, world.agent.rss_mib()
+        world.agent.stop()
+        again = world.start()
+        middle, p99, p999, most = n['latency_us']
+        samples, missed = n['samples']
+        rows.append([f'{policies} policies, {pods} pods', f'{n["changes_a_second"][0]:.0f}',
+                     f'{middle / 1000:.2f}', f'{p99 / 1000:.1f}', f'{p999 / 1000:.1f}',
+                     f'{most / 1000:.1f}', f'{samples:.0f}; {missed:.0f}',
+                     f'{100 * cpu / seconds:.0f} %', f'{rss:.0f}; {grown:.0f}',
+                     str(again['transactions'])])
+        world.end()
+    heads = ['cluster', 'changes a second', 'median, ms', 'p99', 'p99.9', 'longest',
+             'waited for; not, as too many were waiting', 'CPU of one core', 'MiB before; after',
+             'transactions of a restart after it']
+    return (f'1,000 changes a second for {seconds} s through the socket of a running agent, from '
+            'when the change was due until the kernel had it; of pods (16 of 20: labels, come, go), '
+            'policies (ports, peers, come, go), local pods\' labels, namespaces\' labels. A restart '
+            'that writes nothing: the kernel was left as a calculation from scratch wants it.\n\n'
+            + as_table(heads, rows))
+
+
+def memory(setting):
+    sizes = [(200, 10000, ''), (10000, 100000, 'spread')]
+    if not setting.is_quick:
+        sizes.append((10000, 100000, ''))
+    rows = []
+    for policies, pods, spread in sizes:
+        world = World(setting, policies, pods, spread)
+        first = world.start()
+        rss = world.agent.rss_mib()
+        world.agent.stop()
+        again = world.start()
+        rows.append([f'{policies} policies, {pods} pods{", few apply" if spread else ""}',
+                     f'{rss:.0f}', f'{world.agent.rss_mib():.0f}', f'{first["readyUs"] / 1000:.0f}',
+                     f'{again["readyUs"] / 1000:.0f}; {again["transactions"]}',
+                     '48' if pods == 100000 else ''])
+        world.end()
+    heads = ['cluster', 'resident, MiB', 'after a restart, MiB', 'start to ready, ms',
+             'restart to ready, ms; transactions', 'goal, MiB']
+    return ('`margay node` with everything in its embedded store; 100 of the pods are local.\n\n'
+            + as_table(heads, rows))
+
+
 # Name on the command line, heading, function.
 SECTIONS = [
     ('calc', 'The calculation', calc),
     ('sets', 'Large sets', sets),
     ('load', 'All policies at once', load),
+    ('churn', 'A cluster in motion', churn),
+    ('store', 'The embedded store', store),
+    ('memory', 'Resident memory of the agent', memory),
 ]
 
 
