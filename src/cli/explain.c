@@ -1,9 +1,10 @@
 /* explain: would a connection be let through, and which rule decides? Answered by the calculation
- * that programs the kernel, over what the store has now; no agent is asked, no packet sent. */
-#include "cli/cli.h"
+ * that programs the kernel, over what the store (or files) hold; no agent is asked, no packet sent.
+ */
+#include "cli/world.h"
 
 #include "base/vec.h"
-#include "policy/verdict.h"
+#include "policy/describe.h"
 
 #include <getopt.h>
 #include <netinet/in.h>
@@ -15,323 +16,336 @@ enum { EXIT_ALLOWED, EXIT_DENIED, EXIT_UNKNOWN };
 /* One end of the connection. */
 struct end {
     const char *word; /* as asked for */
-    struct ip46 ips[2];
-    bool has_ip[2]; /* IPv4, IPv6 */
-    struct str node;
-    bool is_pod, is_found;
-    struct str ns, name; /* of the pod */
+    const struct world_pod *pod;
+    struct world_pod addr; /* of an address that is no pod's */
 };
 
-struct explaining {
-    struct store *s;
-    struct arena a;
-    struct end src, dst;
-    struct packet packet;
-    struct calc *calc;
+/* One policy or rule on the way. */
+struct step {
+    char *text;
+    unsigned misses;   /* of a rule; 0: it matched, or is no rule */
+    bool is_candidate; /* could have allowed it */
 };
 
-/* ---- who ---- */
+/* What one direction says. */
+struct side {
+    enum verdict verdict, staged;
+    bool is_asked, has_staged;
+    struct verdict_why why, staged_why;
+    VEC(struct step) steps;
+};
 
-static void add_ip(struct end *x, const struct ip46 *ip) {
-    size_t f = ip->family == IP_V6;
-    if (!x->has_ip[f]) {
-        x->ips[f] = *ip;
-        x->has_ip[f] = true;
-    }
-}
-
-static int parse_end(const char *word, struct end *out) {
-    *out = (struct end){.word = word};
+static int parse_end(const struct world *w, const char *word, struct end *out) {
     struct ip46 ip;
     struct str name = str_c(word);
+    *out = (struct end){.word = word};
     if (ip_parse(name, &ip) == 0) {
-        add_ip(out, &ip);
+        size_t f = ip.family == IP_V6;
+        out->pod = world_by_ip(w, &ip);
+        out->addr.ips[f] = ip;
+        out->addr.has_ip[f] = true;
         return 0;
     }
     ptrdiff_t slash = str_find(name, '/', 0);
-    out->is_pod = true;
-    out->ns = slash > 0 ? str_sub(name, 0, (size_t)slash) : STR("default");
-    out->name = slash > 0 ? str_sub(name, (size_t)slash + 1, name.n) : name;
-    if (slash == 0 || out->name.n == 0 || str_find(out->name, '/', 0) >= 0) {
+    struct str ns = slash > 0 ? str_sub(name, 0, (size_t)slash) : STR("default");
+    name = slash > 0 ? str_sub(name, (size_t)slash + 1, name.n) : name;
+    if (slash == 0 || name.n == 0 || str_find(name, '/', 0) >= 0) {
         return cli_usage("explain", "found \"%s\", allowed is NAMESPACE/POD or an address", word);
     }
+    out->pod = world_find(w, ns, name);
+    if (!out->pod || !(out->pod->has_ip[0] || out->pod->has_ip[1])) {
+        return cli_error("pod %.*s/%.*s %s: margay get pods,workloadendpoints -A", STR_FMT(ns),
+                         STR_FMT(name), out->pod ? "has no address yet" : "is not there");
+    }
     return 0;
 }
 
-static struct str text_at(const struct jnode *doc, const char *path) {
-    const struct jnode *n = jnode_path(doc, path);
-    return n && n->type == J_STR ? n->s : STR_NULL;
+/* ---- steps ---- */
+
+static void on_policy(void *arg, const struct calc_policy *p) {
+    struct side *s = arg;
+    MG_CLEANUP(buf_fini) struct buf b = BUF_INIT(4096);
+    buf_printf(&b, "     %.*s ", STR_FMT(p->kind));
+    if (p->tier.n) {
+        buf_printf(&b, "%.*s ", STR_FMT(p->tier));
+    }
+    buf_printf(&b, "%.*s%s%.*s%s", STR_FMT(p->ns), p->ns.n ? "/" : "", STR_FMT(p->name),
+               p->n_rules ? "" : "  no rules");
+    struct step x = {.text = strdup(buf_cstr(&b))};
+    vec_push(&s->steps, x);
 }
 
-static bool has_own_ip(const struct end *x, const struct jnode *nets) {
-    jnode_each (n, nets) {
-        struct prefix p;
-        size_t f = 0;
-        if (prefix_parse(jnode_str(n), &p) == 0) {
-            f = p.ip.family == IP_V6;
-            if (x->has_ip[f] && ip_eq(&x->ips[f], &p.ip)) {
-                return true;
-            }
+static void on_rule(void *arg, const struct calc_rule *r, struct str misses, unsigned n) {
+    static const char *const actions[] = {
+        [RULE_ALLOW] = "Allow", [RULE_DENY] = "Deny", [RULE_PASS] = "Pass", [RULE_LOG] = "Log"};
+    struct side *s = arg;
+    MG_CLEANUP(buf_fini) struct buf b = BUF_INIT(1 << 17);
+    buf_printf(&b, "       #%u %-5s ", r->index, actions[r->action]);
+    if (misses.p) {
+        buf_puts(&b, "no: ");
+        buf_str(&b, misses);
+    } else {
+        buf_puts(&b, "matches");
+    }
+    struct step x = {strdup(buf_cstr(&b)), n, r->action == RULE_ALLOW && !r->never && n > 0};
+    vec_push(&s->steps, x);
+}
+
+static void judge(const struct world *w, enum calc_dir dir, const struct end *e,
+                  const struct packet *p, struct side *out) {
+    const struct verdict_walk steps = {on_policy, on_rule, out};
+    *out = (struct side){.verdict = VERDICT_ALLOW, .is_asked = e->pod != NULL};
+    if (out->is_asked) {
+        out->verdict = verdict_explain(w->mirror, dir, p, &out->why, &steps);
+        out->has_staged = verdict_staged(w->mirror, dir, p, &out->staged, &out->staged_why);
+    }
+}
+
+static void side_fini(struct side *s) {
+    for (size_t i = 0; i < s->steps.n; i++) {
+        free(s->steps.p[i].text);
+    }
+    vec_fini(&s->steps);
+}
+
+/* ---- text ---- */
+
+static void put_why(struct buf *b, const struct verdict_why *why) {
+    switch (why->what) {
+    case WHY_RULE:
+        calc_rule_name(why->policy, why->rule->index, b);
+        break;
+    case WHY_END_OF_TIER:
+        buf_printf(b, "end of tier %.*s: none of its policies' rules matched", STR_FMT(why->tier));
+        break;
+    case WHY_NO_PROFILE:
+        buf_puts(b, "no profile allows it: does the namespace exist?");
+        break;
+    case WHY_NOT_AN_ENDPOINT:
+        buf_puts(b, "no policy: it has no network of its own, or has ended");
+        break;
+    }
+}
+
+static const char *verdict_word(enum verdict v) {
+    return v == VERDICT_ALLOW ? "ALLOW" : "DENY";
+}
+
+/* The rule that missed by least, of those that could have allowed it. */
+static const struct step *nearest(const struct side *s) {
+    const struct step *best = NULL;
+    for (size_t i = 0; i < s->steps.n; i++) {
+        const struct step *x = &s->steps.p[i];
+        if (x->is_candidate && (!best || x->misses < best->misses)) {
+            best = x;
         }
     }
-    return false;
+    return best;
 }
 
-/* What an endpoint's document says of an end: by the pod's name, or by address. */
-static void match_endpoint(struct explaining *x, struct end *e, struct str ns,
-                           const struct jnode *doc) {
-    const struct jnode *nets = jnode_path(doc, "spec.ipNetworks");
-    struct str pod = text_at(doc, "spec.pod");
-    bool is_it = e->is_pod ? str_eq(ns, e->ns) && str_eq(pod, e->name) : has_own_ip(e, nets);
-    if (!is_it || e->is_found) {
+static void show_side(enum calc_dir dir, const struct end *e, const struct side *s) {
+    const char *title = dir == CALC_EGRESS ? "1 egress  of" : "2 ingress of";
+    MG_CLEANUP(buf_fini) struct buf b = BUF_INIT(4096);
+    if (!s->is_asked) {
+        printf(" %s %s  no pod, no policy\n", title, e->word);
         return;
     }
-    e->is_found = true;
-    e->node = arena_dup(&x->a, text_at(doc, "spec.node"));
-    if (!e->is_pod) { /* asked for by this address: its others don't count */
-        e->ns = arena_dup(&x->a, ns);
-        e->name = arena_dup(&x->a, pod);
+    put_why(&b, &s->why);
+    printf(" %s %.*s/%.*s on %.*s  %s  %.*s\n", title, STR_FMT(e->pod->ns), STR_FMT(e->pod->name),
+           STR_FMT(e->pod->node.n ? e->pod->node : STR("-")), verdict_word(s->verdict),
+           STR_FMT(buf_view(&b)));
+    const struct step *best = s->verdict == VERDICT_DENY ? nearest(s) : NULL;
+    for (size_t i = 0; i < s->steps.n; i++) {
+        printf("%s%s\n", s->steps.p[i].text, &s->steps.p[i] == best ? "   <- nearest miss" : "");
+    }
+    if (e->pod->is_host_network) {
+        puts("     it uses the host's network: policies that select pods don't select it");
+    }
+    if (s->has_staged) {
+        buf_reset(&b);
+        put_why(&b, &s->staged_why);
+        printf("     with staged policies enforced: %s  %.*s\n", verdict_word(s->staged),
+               STR_FMT(buf_view(&b)));
+    }
+}
+
+/* A rule that would let it through, as it stands in a Kubernetes NetworkPolicy. */
+static void show_fix(enum calc_dir dir, const struct side *s, const struct end *self,
+                     const struct end *peer, const struct packet *p) {
+    const struct ip46 *ip = dir == CALC_INGRESS ? &p->src : &p->dst;
+    if (s->why.what == WHY_RULE) {
+        MG_CLEANUP(buf_fini) struct buf b = BUF_INIT(4096);
+        put_why(&b, &s->why);
+        printf(
+            " fix     %.*s denies it: narrow that rule, or allow it in a policy of lower order\n",
+            STR_FMT(buf_view(&b)));
         return;
     }
-    jnode_each (n, nets) {
-        struct prefix p;
-        if (prefix_parse(jnode_str(n), &p) == 0) {
-            add_ip(e, &p.ip);
+    if (s->why.what != WHY_END_OF_TIER) {
+        return;
+    }
+    printf(" fix     in a NetworkPolicy of namespace %.*s that selects %.*s, add to %s:\n          "
+           " - %s: [",
+           STR_FMT(self->pod->ns), STR_FMT(self->pod->name),
+           dir == CALC_INGRESS ? "ingress" : "egress", dir == CALC_INGRESS ? "from" : "to");
+    if (peer->pod) {
+        printf("{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: %.*s}}, "
+               "podSelector: {matchLabels: {",
+               STR_FMT(peer->pod->ns));
+        for (size_t i = 0; i < peer->pod->labels.n; i++) {
+            printf("%s%.*s: %.*s", i ? ", " : "", STR_FMT(peer->pod->labels.p[i].key),
+                   STR_FMT(peer->pod->labels.p[i].value));
         }
+        printf("}}}]\n");
+    } else {
+        char text[IP_TEXT_MAX];
+        printf("{ipBlock: {cidr: %s/%u}}]\n", ip_text(ip, text), (unsigned)ip_bits(ip));
+    }
+    const char *protocol = p->protocol == IPPROTO_TCP    ? "TCP"
+                           : p->protocol == IPPROTO_UDP  ? "UDP"
+                           : p->protocol == IPPROTO_SCTP ? "SCTP"
+                                                         : NULL;
+    if (protocol) {
+        printf("             ports: [{protocol: %s, port: %u}]\n", protocol, p->dport);
     }
 }
 
-/* An item of the store, in the arena; NULL if it is none that this version knows. */
-static struct jnode *read_item(const struct store_item *it, struct arena *a, const struct kind **k,
-                               struct str *ns, struct str *name) {
+/* ---- JSON ---- */
+
+static void put_side(struct buf *b, const char *name, const struct side *s) {
+    MG_CLEANUP(buf_fini) struct buf t = BUF_INIT(4096);
+    buf_printf(b, ",\"%s\":{\"verdict\":\"%s\"", name, verdict_word(s->verdict));
+    if (s->is_asked) {
+        put_why(&t, &s->why);
+        buf_puts(b, ",\"by\":");
+        json_quote(b, buf_view(&t));
+    }
+    if (s->has_staged) {
+        buf_reset(&t);
+        put_why(&t, &s->staged_why);
+        buf_printf(b, ",\"staged\":{\"verdict\":\"%s\",\"by\":", verdict_word(s->staged));
+        json_quote(b, buf_view(&t));
+        buf_putc(b, '}');
+    }
+    buf_puts(b, ",\"steps\":[");
+    for (size_t i = 0; i < s->steps.n; i++) {
+        buf_puts(b, i ? "," : "");
+        json_quote(b, str_trim(str_c(s->steps.p[i].text)));
+    }
+    buf_puts(b, "]}");
+}
+
+static int show_json(const struct cli_output *o, bool is_allowed, const struct packet *p,
+                     const struct side *out, const struct side *in) {
+    char src[IP_TEXT_MAX], dst[IP_TEXT_MAX];
+    MG_CLEANUP(buf_fini) struct buf b = BUF_INIT(16 << 20);
+    buf_printf(&b,
+               "{\"allowed\":%s,\"source\":\"%s\",\"destination\":\"%s\",\"protocol\":%u,"
+               "\"port\":%u",
+               is_allowed ? "true" : "false", ip_text(&p->src, src), ip_text(&p->dst, dst),
+               p->protocol, p->dport);
+    put_side(&b, "egress", out);
+    put_side(&b, "ingress", in);
+    buf_putc(&b, '}');
+    struct arena a = {0};
     struct jnode *doc = NULL;
-    bool is_known = kind_split_key(it->key, k, ns, name) == 0 &&
-                    json_parse(it->value, &json_limits_default, a, &doc, NULL) == 0;
-    return is_known ? doc : NULL;
-}
-
-static int on_endpoint(void *arg, const struct store_item *it) {
-    struct explaining *x = arg;
-    const struct kind *k = NULL;
-    struct str ns, name;
-    struct arena a = {0};
-    const struct jnode *doc = read_item(it, &a, &k, &ns, &name);
-    if (doc && k->id == K_WORKLOAD_ENDPOINT) {
-        match_endpoint(x, &x->src, ns, doc);
-        match_endpoint(x, &x->dst, ns, doc);
-    }
+    struct err e;
+    int r = json_parse(buf_view(&b), &json_limits_default, &a, &doc, &e);
+    mg_assert(r == 0);
+    r = cli_print_tree(o, "explain", doc);
     arena_fini(&a);
-    return 0;
-}
-
-/* ---- what ---- */
-
-static int parse_traffic(struct explaining *x, const char *word) {
-    static const struct {
-        const char *name;
-        uint8_t number;
-        bool has_port;
-    } protocols[] = {{"tcp", IPPROTO_TCP, true},
-                     {"udp", IPPROTO_UDP, true},
-                     {"sctp", IPPROTO_SCTP, true},
-                     {"icmp", IPPROTO_ICMP, false}};
-    struct str port = str_c(word), name = str_cut(&port, '/');
-    for (size_t i = 0; i < ARRAY_LEN(protocols); i++) {
-        uint64_t n = 0;
-        if (!str_ieq(name, str_c(protocols[i].name))) {
-            continue;
-        }
-        if (protocols[i].has_port != (port.p != NULL) ||
-            (port.p && (str_to_u64(port, &n) < 0 || n == 0 || n > 65535))) {
-            break;
-        }
-        x->packet.protocol = protocols[i].number;
-        x->packet.dport = (uint16_t)n;
-        x->packet.sport = protocols[i].has_port ? 40000 : 0;
-        return 0;
-    }
-    return cli_usage("explain", "found \"%s\", allowed is tcp/PORT, udp/PORT, sctp/PORT or icmp",
-                     word);
-}
-
-/* Both ends' addresses of one family, IPv4 first. */
-static int choose_addresses(struct explaining *x) {
-    for (size_t f = 0; f < 2; f++) {
-        if (x->src.has_ip[f] && x->dst.has_ip[f]) {
-            x->packet.src = x->src.ips[f];
-            x->packet.dst = x->dst.ips[f];
-            if (x->packet.protocol == IPPROTO_ICMP) { /* an echo request */
-                x->packet.protocol = f ? IPPROTO_ICMPV6 : IPPROTO_ICMP;
-                x->packet.icmp_type = f ? 128 : 8;
-            }
-            return 0;
-        }
-    }
-    return cli_error("%s and %s have no addresses of the same family", x->src.word, x->dst.word);
-}
-
-/* ---- the calculation ---- */
-
-static int on_object(void *arg, const struct store_item *it) {
-    struct explaining *x = arg;
-    const struct kind *k = NULL;
-    struct str ns, name;
-    struct arena a = {0};
-    struct object o;
-    struct model_errors errs = {.a = &a};
-    struct jnode *doc = read_item(it, &a, &k, &ns, &name);
-    if (doc) {
-        (void)!object_read(doc, MODEL_STORE, ns, &a, &o, &errs);
-        if (o.kind == k) {
-            calc_object(x->calc, k, ns, name, &o);
-        }
-    }
-    arena_fini(&a);
-    return 0;
-}
-
-static void mirror_drop(struct explaining *x, struct mirror *m) {
-    mirror_free(m);
-    calc_free(x->calc);
-    x->calc = NULL;
-}
-
-/* What the agent of that node enforces. It lives with x->calc, whose texts and rules it names. */
-static struct mirror *mirror_of(struct explaining *x, struct str node, struct err *e) {
-    struct mirror *m = mirror_new();
-    x->calc = calc_new(node, &mirror_calc_ops, m);
-    int r = store_list(x->s, (struct store_key){STR(STORE_SPACE_RESOURCES), STR("")}, NULL,
-                       on_object, x, e);
-    calc_flush(x->calc);
-    if (r < 0) {
-        mirror_drop(x, m);
-        return NULL;
-    }
-    return m;
+    return r < 0 ? cli_usage("explain", "-o: allowed are json, yaml and jsonpath=…") : r;
 }
 
 /* ---- the answer ---- */
 
-static void print_policy_name(const struct calc_policy *p) {
-    printf("%.*s ", STR_FMT(p->kind));
-    if (p->tier.n) {
-        printf("%.*s ", STR_FMT(p->tier));
-    }
-    if (p->ns.n) {
-        printf("%.*s/", STR_FMT(p->ns));
-    }
-    printf("%.*s", STR_FMT(p->name));
-}
-
-static void on_policy(void *arg, const struct calc_policy *p) {
-    (void)arg;
-    printf("      ");
-    print_policy_name(p);
-    puts(p->n_rules ? "" : "  (no rules)");
-}
-
-static void on_rule(void *arg, const struct calc_rule *r, struct str why_not) {
-    static const char *const actions[] = {
-        [RULE_ALLOW] = "Allow", [RULE_DENY] = "Deny", [RULE_PASS] = "Pass", [RULE_LOG] = "Log"};
-    (void)arg;
-    printf("        #%u %-5s ", r->index, actions[r->action]);
-    if (why_not.p) {
-        printf("no: %.*s\n", STR_FMT(why_not));
+static void put_end(const struct end *e, const struct ip46 *ip) {
+    char text[IP_TEXT_MAX];
+    if (e->pod) {
+        printf("%.*s/%.*s (%s)", STR_FMT(e->pod->ns), STR_FMT(e->pod->name), ip_text(ip, text));
     } else {
-        puts("matches");
+        printf("%s", ip_text(ip, text));
     }
 }
 
-static const char *verdict_text(enum verdict v) {
-    return v == VERDICT_ALLOW ? "ALLOW" : "DENY ";
-}
-
-/* One direction at one pod; the steps that led there below it. */
-static int show_side(struct explaining *x, enum calc_dir dir, const struct end *e,
-                     enum verdict *out) {
-    static const struct verdict_walk steps = {on_policy, on_rule, NULL};
-    const char *title = dir == CALC_EGRESS ? "egress  of" : "ingress of";
-    struct verdict_why why;
-    struct err err;
-    *out = VERDICT_ALLOW;
-    if (!e->is_found) {
-        printf("  %s %s: no pod, no policy\n", title, e->word);
-        return 0;
-    }
-    struct mirror *m = mirror_of(x, e->node, &err);
-    if (!m) {
-        return cli_error("%s", err.msg);
-    }
-    *out = verdict_of(m, dir, &x->packet, &why);
-    printf("  %s %.*s/%.*s on %.*s: %s  ", title, STR_FMT(e->ns), STR_FMT(e->name),
-           STR_FMT(e->node), verdict_text(*out));
-    switch (why.what) {
-    case WHY_RULE:
-        print_policy_name(why.policy);
-        printf("#%u\n", why.rule->index);
-        break;
-    case WHY_END_OF_TIER:
-        printf("end of tier %.*s: none of its policies' rules matched\n", STR_FMT(why.tier));
-        break;
-    case WHY_NO_PROFILE:
-        puts("no profile allows it");
-        break;
-    case WHY_NOT_AN_ENDPOINT:
-        puts("no policy: it has no network of its own, or has ended");
-        break;
-    }
-    (void)verdict_explain(m, dir, &x->packet, &why, &steps);
-    mirror_drop(x, m);
-    return 0;
-}
-
-static int answer(struct explaining *x) {
-    struct err e;
-    char src[IP_TEXT_MAX], dst[IP_TEXT_MAX];
-    if (store_list(x->s, (struct store_key){STR(STORE_SPACE_RESOURCES), STR("WorkloadEndpoint")},
-                   NULL, on_endpoint, x, &e) < 0) {
-        (void)cli_error("%s", e.msg);
+static int answer(const struct world *w, const struct end *src, const struct end *dst,
+                  struct packet *p, const char *traffic, const struct cli_output *o) {
+    const struct world_pod *from =
+        src->addr.has_ip[0] || src->addr.has_ip[1] ? &src->addr : src->pod;
+    const struct world_pod *to = dst->addr.has_ip[0] || dst->addr.has_ip[1] ? &dst->addr : dst->pod;
+    if (!world_ends(from, to, p)) {
+        (void)cli_error("%s and %s have no addresses of the same family", src->word, dst->word);
         return EXIT_UNKNOWN;
     }
-    const struct end *ends[] = {&x->src, &x->dst};
-    for (size_t i = 0; i < 2; i++) {
-        if (ends[i]->is_pod && !ends[i]->is_found) {
-            (void)cli_error("pod %.*s/%.*s has no endpoint: margay get workloadendpoints -A",
-                            STR_FMT(ends[i]->ns), STR_FMT(ends[i]->name));
-            return EXIT_UNKNOWN;
+    struct side out, in;
+    judge(w, CALC_EGRESS, src, p, &out);
+    judge(w, CALC_INGRESS, dst, p, &in);
+    bool is_own = ip_eq(&p->src, &p->dst); /* a pod reaches itself */
+    bool is_allowed = is_own || (out.verdict == VERDICT_ALLOW && in.verdict == VERDICT_ALLOW);
+    int rc = is_allowed ? EXIT_ALLOWED : EXIT_DENIED;
+    if (o->format != OUT_TABLE) {
+        rc = show_json(o, is_allowed, p, &out, &in) ? EXIT_UNKNOWN : rc;
+    } else {
+        printf("%s  ", is_allowed ? "ALLOWED" : "DENIED");
+        put_end(src, &p->src);
+        printf(" -> ");
+        put_end(dst, &p->dst);
+        printf(" %s   %s\n", traffic,
+               is_own       ? "a pod reaches itself"
+               : is_allowed ? "replies pass: the connection is tracked"
+                            : "");
+        show_side(CALC_EGRESS, src, &out);
+        show_side(CALC_INGRESS, dst, &in);
+        if (!is_allowed) {
+            bool is_out = out.verdict == VERDICT_DENY;
+            show_fix(is_out ? CALC_EGRESS : CALC_INGRESS, is_out ? &out : &in, is_out ? src : dst,
+                     is_out ? dst : src, p);
         }
     }
-    if (choose_addresses(x)) {
-        return EXIT_UNKNOWN;
-    }
-    printf("%s -> %s\n", ip_text(&x->packet.src, src), ip_text(&x->packet.dst, dst));
-    enum verdict out, in;
-    if (show_side(x, CALC_EGRESS, &x->src, &out) || show_side(x, CALC_INGRESS, &x->dst, &in)) {
-        return EXIT_UNKNOWN;
-    }
-    bool is_allowed = (out == VERDICT_ALLOW && in == VERDICT_ALLOW) ||
-                      ip_eq(&x->packet.src, &x->packet.dst); /* a pod reaches itself */
-    puts(is_allowed ? "ALLOWED" : "DENIED");
-    return is_allowed ? EXIT_ALLOWED : EXIT_DENIED;
+    side_fini(&out);
+    side_fini(&in);
+    return rc;
 }
 
 int cmd_explain(int argc, char **argv) {
-    bool has_arrow = argc == 5 && strcmp(argv[2], "->") == 0;
-    struct explaining x = {0};
-    struct err e;
-    if (argc != 4 && !has_arrow) {
-        return cli_usage("explain", "expected: SRC -> DST PROTOCOL/PORT");
+    static const struct option longs[] = {{"filename", required_argument, NULL, 'f'},
+                                          {"output", required_argument, NULL, 'o'},
+                                          {NULL, 0, NULL, 0}};
+    struct cli_output out = {.format = OUT_TABLE};
+    VEC(char *) files = {0};
+    for (int i = 1; i < argc; i++) { /* the arrow is no option */
+        if (strcmp(argv[i], "->") == 0) {
+            memmove(&argv[i], &argv[i + 1], (size_t)(argc - i) * sizeof(*argv));
+            argc--;
+            break;
+        }
     }
-    if (parse_end(argv[1], &x.src) || parse_end(argv[argc - 2], &x.dst) ||
-        parse_traffic(&x, argv[argc - 1])) {
-        return EXIT_UNKNOWN;
+    optind = 1;
+    for (int c; (c = getopt_long(argc, argv, "f:o:", longs, NULL)) != -1;) {
+        if (c == 'f') {
+            vec_push(&files, optarg);
+        } else if (c != 'o' || !cli_output_parse(optarg, "explain", &out)) {
+            vec_fini(&files);
+            return c == 'o' ? 2 : cli_usage("explain", "wrong option");
+        }
     }
-    if (cli_store(&x.s, &e) < 0) {
-        (void)cli_error("%s", e.msg);
-        return EXIT_UNKNOWN;
+    argc -= optind;
+    argv += optind;
+    int rc = EXIT_UNKNOWN;
+    struct packet p;
+    struct end src, dst;
+    if (argc != 3) {
+        (void)cli_usage("explain", "expected: SRC -> DST PROTOCOL/PORT");
+    } else if (!world_traffic(argv[2], &p)) {
+        (void)cli_usage("explain", "found \"%s\", allowed is tcp/PORT, udp/PORT, sctp/PORT or icmp",
+                        argv[2]);
+    } else {
+        struct world *w = world_open(files.p, files.n);
+        if (w && parse_end(w, argv[0], &src) == 0 && parse_end(w, argv[1], &dst) == 0) {
+            rc = answer(w, &src, &dst, &p, argv[2], &out);
+        }
+        world_free(w);
     }
-    int rc = answer(&x);
-    store_close(x.s);
-    arena_fini(&x.a);
+    vec_fini(&files);
     return rc;
 }

@@ -92,19 +92,29 @@ const struct cli_command cli_commands[] = {
      "Answered for a new connection by the calculation that programs the kernel, from what the\n"
      "store has now: each policy on the way, each of its rules, and why it does not match.\n"
      "Quote the arrow, or leave it out.\n\n"
+     "  -f FILE|DIR       objects of files instead of the store's\n"
+     "  -o json|yaml|jsonpath=…\n\n"
      "Exit code: 0 allowed, 1 denied, 2 unknown.\n\n"
      "examples:\n  margay explain prod/web '->' prod/db tcp/5432\n"
      "  margay explain 192.0.2.7 prod/web tcp/80\n",
      cmd_explain},
-    {"policy", "counters [POLICY]", "what policies do",
-     "  counters [POLICY]  packets and bytes that each rule matched, of policies that select a "
-     "pod\n"
-     "                     here; POLICY is KIND/NAMESPACE/NAME or the end of it\n"
+    {"policy", "list|show|for-pod|matrix|counters",
+     "what policies there are, what they say and what they do",
+     "  list               all policies in order of evaluation, and how many pods each selects\n"
+     "  show [POLICY]      each rule as a sentence; --counters: and what it matched\n"
+     "  for-pod NS/POD     its tiers, policies and rules in both directions\n"
+     "  matrix             who may reach whom; --port tcp/80; by namespace if pods are many\n"
+     "  counters [POLICY]  packets and bytes that each rule matched, of policies that select\n"
+     "                     a pod of this node\n"
+     "  -n NAMESPACE       of list and matrix\n"
+     "  -f FILE|DIR        objects of files instead of the store's; their pods get addresses\n"
      "  -o json|yaml|jsonpath=…\n\n"
-     "A connection's first packet is counted, since later ones need no rule; from when the rule "
-     "was\n"
-     "last written. What staged policies would match is counted, too.\n\n"
-     "example: margay policy counters prod/web\n",
+     "POLICY is KIND/NAMESPACE/NAME or the end of it.\n"
+     "Counted is a connection's first packet, since later ones need no rule; from when the\n"
+     "rule was last written. What staged policies would match is counted, too.\n\n"
+     "examples:\n  margay policy for-pod prod/web\n"
+     "  margay policy matrix -f manifests/ --port tcp/5432\n"
+     "  margay policy show prod/web --counters\n",
      cmd_policy},
     {"selector", "parse|match SELECTOR [LABELS]", "try Calico's selector language",
      "  parse SELECTOR             the canonical form, or the error and where it is\n"

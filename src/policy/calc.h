@@ -168,6 +168,20 @@ void calc_replay(const struct calc *c, const struct calc_ops *ops, void *arg);
  */
 void calc_name_of(const struct calc *c, const struct ip46 *ip, struct buf *out);
 
+/* A policy as it stands, selected or not. */
+struct calc_policy_info {
+    struct str kind, tier, ns, name;
+    bool has_order, is_staged;
+    double order;
+    unsigned types;    /* POLICY_INGRESS | POLICY_EGRESS */
+    size_t n_rules[2]; /* [CALC_INGRESS], [CALC_EGRESS] */
+    size_t n_selected; /* local endpoints */
+    uint32_t ids[2];   /* of its struct calc_policy, which is out if something is selected */
+};
+/* All of them, in order of evaluation. */
+void calc_each_policy(const struct calc *c, void (*cb)(void *arg, const struct calc_policy_info *p),
+                      void *arg);
+
 struct calc_stats {
     size_t policies, active_policies, endpoints, local_endpoints, sets, members;
 };

@@ -114,6 +114,40 @@ int policy_cmp(const struct calc *c, const struct cpol *a, const struct cpol *b)
     return r ? r : name_cmp(a, b);
 }
 
+static const struct calc *sorting; /* qsort has no argument; one thread */
+static int sort_cmp(const void *a, const void *b) {
+    return policy_cmp(sorting, *(struct cpol *const *)a, *(struct cpol *const *)b);
+}
+
+void calc_each_policy(const struct calc *c, void (*cb)(void *arg, const struct calc_policy_info *p),
+                      void *arg) {
+    VEC(struct cpol *) v = {0};
+    struct cpol **p;
+    for (size_t i = 0; map_pol_next(&c->policies, &i, NULL, &p);) {
+        vec_push(&v, *p);
+    }
+    sorting = c;
+    vec_sort(&v, sort_cmp);
+    for (size_t i = 0; i < v.n; i++) {
+        const struct cpol *x = v.p[i];
+        struct calc_policy_info info = {.kind = x->kind_text,
+                                        .tier = x->tier,
+                                        .ns = x->ns,
+                                        .name = x->name,
+                                        .has_order = x->has_order,
+                                        .is_staged = x->is_staged,
+                                        .order = x->order,
+                                        .types = x->types,
+                                        .n_selected = x->matched.n};
+        for (int d = 0; d < 2; d++) {
+            info.n_rules[d] = x->dirs[d].n_rules;
+            info.ids[d] = x->dirs[d].id;
+        }
+        cb(arg, &info);
+    }
+    vec_fini(&v);
+}
+
 /* ---- what a policy says ---- */
 
 /* projectcalico.org/namespace == 'ns' */

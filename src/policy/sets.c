@@ -118,23 +118,24 @@ struct cset *cset_of_selector(struct calc *c, struct str sel_text) {
 }
 
 struct cset *cset_of_port(struct calc *c, struct str sel_text, struct str port, uint8_t protocol) {
-    MG_CLEANUP(buf_fini) struct buf b = BUF_INIT(64U << 20);
+    MG_CLEANUP(buf_fini) struct buf b = BUF_INIT(64U << 20), text = BUF_INIT(64U << 20);
+    const char *name = protocol == 6     ? "tcp"
+                       : protocol == 17  ? "udp"
+                       : protocol == 132 ? "sctp"
+                                         : "any";
     buf_str(&b, sel_text);
-    buf_printf(&b, ",%s,%.*s",
-               protocol == 6     ? "tcp"
-               : protocol == 17  ? "udp"
-               : protocol == 132 ? "sctp"
-                                 : "any",
-               STR_FMT(port));
+    buf_printf(&b, ",%s,%.*s", name, STR_FMT(port));
+    buf_printf(&text, "%.*s/%s of %.*s", STR_FMT(port), name, STR_FMT(sel_text));
     char uid[64];
     uid_of("n", buf_view(&b), uid);
     struct cset *s = find(c, str_c(uid));
     if (!s) {
-        s = make(c, CALC_SET_ADDR_PORT, str_c(uid), buf_view(&b));
+        s = make(c, CALC_SET_ADDR_PORT, str_c(uid), buf_view(&text));
         s->port_name = arena_dup(&s->a, port);
         s->protocol = protocol;
         fill(c, s, sel_text);
     }
+    buf_fini(&text);
     return s;
 }
 

@@ -258,18 +258,26 @@ static bool has_named(const struct mirror *m, const uint32_t *sets, size_t n, co
     return false;
 }
 
-/* true, and the reason if it is asked for. */
-static bool miss(struct buf *why, const char *fmt, ...) MG_PRINTF(2, 3);
-static bool miss(struct buf *why, const char *fmt, ...) {
-    if (why) {
-        char text[2048];
-        va_list ap;
-        va_start(ap, fmt);
-        (void)vsnprintf(text, sizeof(text), fmt, ap);
-        va_end(ap);
-        buf_puts(why, text);
+/* Why a rule does not match: all reasons, and how many. */
+struct misses {
+    struct buf text;
+    unsigned n;
+};
+
+/* One reason more. True when nobody asks for them: then the first one is enough. */
+static bool miss(struct misses *m, const char *fmt, ...) MG_PRINTF(2, 3);
+static bool miss(struct misses *m, const char *fmt, ...) {
+    if (!m) {
+        return true;
     }
-    return true;
+    char text[2048];
+    va_list ap;
+    va_start(ap, fmt);
+    (void)vsnprintf(text, sizeof(text), fmt, ap);
+    va_end(ap);
+    buf_puts(&m->text, m->n++ ? "; " : "");
+    buf_puts(&m->text, text);
+    return false;
 }
 
 static const char *set_text(const struct mirror *m, uint32_t id) {
@@ -286,82 +294,96 @@ struct end {
 };
 
 static bool side_misses(const struct mirror *m, const struct calc_side *s, const struct end *x,
-                        struct buf *why) {
-    if (s->n_nets && !has_net(s->nets, s->n_nets, x->ip)) {
-        return miss(why, "its %s nets are others", x->name);
+                        struct misses *why) {
+    if ((s->n_nets && !has_net(s->nets, s->n_nets, x->ip)) &&
+        miss(why, "its %s nets are others", x->name)) {
+        return true;
     }
-    if (has_net(s->not_nets, s->n_not_nets, x->ip)) {
-        return miss(why, "its %s notNets (except) have the address", x->name);
+    if (has_net(s->not_nets, s->n_not_nets, x->ip) &&
+        miss(why, "its %s notNets (except) have the address", x->name)) {
+        return true;
     }
-    if (s->set && !set_has(m, s->set, x->ip, x->protocol, x->port)) {
-        return miss(why, "the %s is not selected by %s", x->name, set_text(m, s->set));
+    if ((s->set && !set_has(m, s->set, x->ip, x->protocol, x->port)) &&
+        miss(why, "the %s is not selected by %s", x->name, set_text(m, s->set))) {
+        return true;
     }
-    if (s->not_set && set_has(m, s->not_set, x->ip, x->protocol, x->port)) {
-        return miss(why, "the %s is selected by the notSelector %s", x->name,
-                    set_text(m, s->not_set));
+    if ((s->not_set && set_has(m, s->not_set, x->ip, x->protocol, x->port)) &&
+        miss(why, "the %s is selected by the notSelector %s", x->name, set_text(m, s->not_set))) {
+        return true;
     }
-    if (s->service_set && !set_has(m, s->service_set, x->ip, x->protocol, x->port)) {
-        return miss(why, "the %s is no endpoint of %s", x->name, set_text(m, s->service_set));
+    if ((s->service_set && !set_has(m, s->service_set, x->ip, x->protocol, x->port)) &&
+        miss(why, "the %s is no endpoint of %s", x->name, set_text(m, s->service_set))) {
+        return true;
     }
-    if ((s->n_ports || s->n_port_sets) && !has_port(s->ports, s->n_ports, x->port) &&
-        !has_named(m, s->port_sets, s->n_port_sets, x->ip, x->protocol, x->port)) {
-        return miss(why, "its %s ports are others", x->name);
+    if (((s->n_ports || s->n_port_sets) && !has_port(s->ports, s->n_ports, x->port) &&
+         !has_named(m, s->port_sets, s->n_port_sets, x->ip, x->protocol, x->port)) &&
+        miss(why, "its %s ports are others", x->name)) {
+        return true;
     }
-    if (has_port(s->not_ports, s->n_not_ports, x->port) ||
-        has_named(m, s->not_port_sets, s->n_not_port_sets, x->ip, x->protocol, x->port)) {
-        return miss(why, "its %s notPorts have the port", x->name);
+    if ((has_port(s->not_ports, s->n_not_ports, x->port) ||
+         has_named(m, s->not_port_sets, s->n_not_port_sets, x->ip, x->protocol, x->port)) &&
+        miss(why, "its %s notPorts have the port", x->name)) {
+        return true;
     }
     return false;
 }
 
 /* why NULL: the answer alone. */
 static bool rule_misses(const struct mirror *m, const struct calc_rule *r, const struct packet *p,
-                        struct buf *why) {
+                        struct misses *why) {
     unsigned family = p->src.family == IP_V4 ? CALC_V4 : CALC_V6;
-    if (r->never) {
-        return miss(why, "it can match nothing");
+    if (r->never && miss(why, "it can match nothing")) {
+        return true;
     }
-    if (!(r->families & family)) {
-        return miss(why, "it is for IPv%u", family == CALC_V4 ? 6U : 4U);
+    if (!(r->families & family) && miss(why, "it is for IPv%u", family == CALC_V4 ? 6U : 4U)) {
+        return true;
     }
-    if (r->protocol >= 0 && r->protocol != p->protocol) {
-        return miss(why, "it is for protocol %d", r->protocol);
+    if ((r->protocol >= 0 && r->protocol != p->protocol) &&
+        miss(why, "it is for protocol %d", r->protocol)) {
+        return true;
     }
-    if (r->not_protocol >= 0 && r->not_protocol == p->protocol) {
-        return miss(why, "it is not for protocol %d", r->not_protocol);
+    if ((r->not_protocol >= 0 && r->not_protocol == p->protocol) &&
+        miss(why, "it is not for protocol %d", r->not_protocol)) {
+        return true;
     }
-    if (r->icmp_type >= 0 &&
-        (r->icmp_type != p->icmp_type || (r->icmp_code >= 0 && r->icmp_code != p->icmp_code))) {
-        return miss(why, "it is for ICMP type %d", r->icmp_type);
+    if ((r->icmp_type >= 0 &&
+         (r->icmp_type != p->icmp_type || (r->icmp_code >= 0 && r->icmp_code != p->icmp_code))) &&
+        miss(why, "it is for ICMP type %d", r->icmp_type)) {
+        return true;
     }
     bool is_icmp = p->protocol == (family == CALC_V4 ? IPPROTO_ICMP : IPPROTO_ICMPV6);
-    if (is_icmp && r->not_icmp_type >= 0 && r->not_icmp_type == p->icmp_type &&
-        (r->not_icmp_code < 0 || r->not_icmp_code == p->icmp_code)) {
-        return miss(why, "it is not for ICMP type %d", r->not_icmp_type);
+    if ((is_icmp && r->not_icmp_type >= 0 && r->not_icmp_type == p->icmp_type &&
+         (r->not_icmp_code < 0 || r->not_icmp_code == p->icmp_code)) &&
+        miss(why, "it is not for ICMP type %d", r->not_icmp_type)) {
+        return true;
     }
     const struct end src = {"source", &p->src, p->protocol, p->sport};
     const struct end dst = {"destination", &p->dst, p->protocol, p->dport};
-    return side_misses(m, &r->src, &src, why) || side_misses(m, &r->dst, &dst, why);
+    return side_misses(m, &r->src, &src, why) || side_misses(m, &r->dst, &dst, why) ||
+           (why && why->n);
 }
 
 /* The first rule that decides (Log does not); NULL: none. */
 static const struct calc_rule *first_match(const struct mirror *m, const struct calc_policy *p,
                                            const struct packet *k, const struct verdict_walk *w) {
-    MG_CLEANUP(buf_fini) struct buf why = BUF_INIT(1 << 16);
+    struct misses why = {.text = BUF_INIT(1 << 16)};
+    const struct calc_rule *found = NULL;
     if (p && w) {
         w->policy(w->arg, p);
     }
-    for (size_t i = 0; p && i < p->n_rules; i++) {
-        buf_reset(&why);
+    for (size_t i = 0; p && i < p->n_rules && !found; i++) {
+        buf_reset(&why.text);
+        why.n = 0;
         bool is_miss = rule_misses(m, &p->rules[i], k, w ? &why : NULL);
         if (w) {
-            w->rule(w->arg, &p->rules[i], is_miss ? buf_view(&why) : STR_NULL);
+            w->rule(w->arg, &p->rules[i], is_miss ? buf_view(&why.text) : STR_NULL, why.n);
         }
         if (!is_miss && p->rules[i].action != RULE_LOG) {
-            return &p->rules[i];
+            found = &p->rules[i];
         }
     }
-    return NULL;
+    buf_fini(&why.text);
+    return found;
 }
 
 static enum verdict walk(const struct mirror *m, const struct calc_chain *c, const struct packet *p,
@@ -438,6 +460,27 @@ enum verdict verdict_both(const struct mirror *m, const struct packet *p) {
         return VERDICT_DENY;
     }
     return verdict_of(m, CALC_INGRESS, p, &why);
+}
+
+const struct calc_endpoint *mirror_endpoint(const struct mirror *m, struct str ns,
+                                            struct str name) {
+    struct mep **e;
+    for (size_t i = 0; id_mep_next(&m->endpoints, &i, NULL, &e);) {
+        if (!(*e)->e.host && str_eq((*e)->e.ns, ns) && str_eq((*e)->e.name, name)) {
+            return &(*e)->e;
+        }
+    }
+    return NULL;
+}
+
+const struct calc_policy *mirror_policy(const struct mirror *m, uint32_t id) {
+    return id_mpol_get(&m->policies, id);
+}
+
+const char *mirror_set_text(const struct mirror *m, uint32_t id, size_t *n_members) {
+    struct mset **s = id_mset_get(&m->sets, id);
+    *n_members = s ? (*s)->members.n : 0;
+    return set_text(m, id);
 }
 
 /* ---- text ---- */

@@ -38,11 +38,11 @@ struct verdict_why {
  * is not judged: allow, WHY_NOT_AN_ENDPOINT. */
 enum verdict verdict_of(const struct mirror *m, enum calc_dir dir, const struct packet *p,
                         struct verdict_why *why);
-/* The same, telling of each policy that was looked at, and of each of its rules: why it did not
- * match, or STR_NULL if it did. w may be NULL. */
+/* The same, telling of each policy that was looked at, and of each of its rules: all reasons why it
+ * did not match and how many they are, or STR_NULL if it did. w may be NULL. */
 struct verdict_walk {
     void (*policy)(void *arg, const struct calc_policy *p);
-    void (*rule)(void *arg, const struct calc_rule *r, struct str miss);
+    void (*rule)(void *arg, const struct calc_rule *r, struct str misses, unsigned n);
     void *arg;
 };
 enum verdict verdict_explain(const struct mirror *m, enum calc_dir dir, const struct packet *p,
@@ -52,6 +52,12 @@ bool verdict_staged(const struct mirror *m, enum calc_dir dir, const struct pack
                     enum verdict *out, struct verdict_why *why);
 /* Both directions, as on this node: the sender's egress, then the receiver's ingress. */
 enum verdict verdict_both(const struct mirror *m, const struct packet *p);
+
+/* A pod's lists; NULL: it has no endpoint here. */
+const struct calc_endpoint *mirror_endpoint(const struct mirror *m, struct str ns, struct str name);
+const struct calc_policy *mirror_policy(const struct mirror *m, uint32_t id); /* NULL: gone */
+/* What a set is of (a selector, …), and how many members it has. */
+const char *mirror_set_text(const struct mirror *m, uint32_t id, size_t *n_members);
 
 /* Everything as sorted text, ids replaced by names: equal states give equal text. */
 void mirror_print(const struct mirror *m, struct buf *out);

@@ -443,7 +443,7 @@ def selection():
             ('namespaces without', {'selector': '', 'namespaceSelector': '!has(env)'}, ['z/c']),
             ('pods in namespaces', {'selector': "pod == 'a'", 'namespaceSelector': "ns in {'y'}"},
              ['y/a']),
-            ('nothing namespaced', {'selector': '', 'namespaceSelector': 'global()'}, []),
+            ('nothing', {'selector': "pod == 'nobody'"}, []),
             ('an account', {'selector': '', 'serviceAccountSelector': "kind == 'machine'"}, []),
             ('inherited labels', {'selector': "pcns.env == 'dev'"}, ['y/a']),
             ('by the namespace\'s label', {'selector': "projectcalico.org/namespace == 'z'"},
@@ -468,7 +468,7 @@ def staged():
                [([plan], lines(direction, OTHERS)), ([policy], lines(direction, [])),
                 ([{**plan, 'spec': {'stagedAction': 'Delete'}}], lines(direction, [])),
                 ([Gone(policy)], lines(direction, OTHERS))])
-        glob = gnp(direction, [{'action': 'Deny'}])
+        glob = gnp(direction, [{'action': 'Deny'}], order=10)
         yield (f'{direction}: a global one staged', [TCP80],
                [([{**glob, 'kind': 'StagedGlobalNetworkPolicy'}], lines(direction, OTHERS)),
                 ([glob, knp(direction, [{}])], lines(direction, []))])
