@@ -277,7 +277,7 @@ static int answer(const struct world *w, const struct end *src, const struct end
         (void)cli_error("%s and %s have no addresses of the same family", src->word, dst->word);
         return EXIT_UNKNOWN;
     }
-    struct side out, in;
+    struct side out = {.verdict = VERDICT_ALLOW}, in = out;
     judge(w, CALC_EGRESS, src, p, &out);
     judge(w, CALC_INGRESS, dst, p, &in);
     bool is_own = ip_eq(&p->src, &p->dst); /* a pod reaches itself */

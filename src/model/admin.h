@@ -54,5 +54,6 @@ struct admin_policy {
     struct str tier; /* ClusterNetworkPolicy: Admin, Baseline */
     struct opt_int priority;
     struct admin_peer subject;
+    bool is_broken; /* it has errors outside its rules */
     LIST(struct admin_rule) ingress, egress;
 };

@@ -650,7 +650,7 @@ static void unknown_field(struct mctx *c, const struct schema *s, const struct a
 
 void schema_read(struct mctx *c, const struct schema *s, const struct at *at, struct jnode *map,
                  void *out) {
-    size_t n_failed = c->n_failed;
+    size_t n_failed = c->n_failed, n_contained = c->n_contained;
     if (out && s->set_at) {
         *(bool *)((char *)out + s->set_at - 1) = true;
     }
@@ -690,7 +690,12 @@ void schema_read(struct mctx *c, const struct schema *s, const struct at *at, st
     if (s->rules) {
         s->rules(c, at, map, out);
     }
-    if (out && s->broken_at && c->n_failed > n_failed) {
+    size_t n = c->n_failed - n_failed;
+    if (out && s->broken_at && n > 0) {
         *(bool *)((char *)out + s->broken_at - 1) = true;
+        c->n_contained = n_contained + n;
+    }
+    if (out && s->own_broken_at && n > c->n_contained - n_contained) {
+        *(bool *)((char *)out + s->own_broken_at - 1) = true;
     }
 }

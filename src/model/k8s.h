@@ -55,6 +55,7 @@ struct k8s_network_policy {
     LIST(struct k8s_rule) ingress, egress;
     struct str_list policy_types;
     struct str staged_action; /* StagedKubernetesNetworkPolicy */
+    bool is_broken;           /* it has errors outside its rules and its podSelector */
 };
 
 struct service_port {

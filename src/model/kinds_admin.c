@@ -168,7 +168,8 @@ static const struct field F_CNP[] = {
     SUBJECT,
     RULES(25, S_CNP_IN, S_CNP_OUT),
 };
-static const struct schema S_CNP = {OPEN("ClusterNetworkPolicySpec", F_CNP)};
+static const struct schema S_CNP = {OPEN("ClusterNetworkPolicySpec", F_CNP),
+                                    .own_broken_at = AT(struct admin_policy, is_broken)};
 
 static const struct column POLICY_COLUMNS[] = {
     {"NAME", "metadata.name", NULL, false},
@@ -244,8 +245,10 @@ static const struct schema S_BANP_OUT = {OPEN("BaselineAdminNetworkPolicyEgressR
 
 static const struct field F_ANP[] = {PRIORITY, SUBJECT, RULES(100, S_ANP_IN, S_ANP_OUT)};
 static const struct field F_BANP[] = {SUBJECT, RULES(100, S_BANP_IN, S_BANP_OUT)};
-static const struct schema S_ANP = {OPEN("AdminNetworkPolicySpec", F_ANP)};
-static const struct schema S_BANP = {OPEN("BaselineAdminNetworkPolicySpec", F_BANP)};
+static const struct schema S_ANP = {OPEN("AdminNetworkPolicySpec", F_ANP),
+                                    .own_broken_at = AT(struct admin_policy, is_broken)};
+static const struct schema S_BANP = {OPEN("BaselineAdminNetworkPolicySpec", F_BANP),
+                                     .own_broken_at = AT(struct admin_policy, is_broken)};
 
 static const struct column ANP_COLUMNS[] = {
     {"NAME", "metadata.name", NULL, false},

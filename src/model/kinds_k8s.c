@@ -214,6 +214,7 @@ const struct schema schema_k8s_egress_rule = {OPEN("NetworkPolicyEgressRule", F_
     }
 static const struct field F_K8S_POLICY[] = {K8S_POLICY_FIELDS};
 static const struct schema S_K8S_POLICY = {OPEN("NetworkPolicySpec", F_K8S_POLICY),
+                                           .own_broken_at = KNP(is_broken),
                                            .rules = k8s_policy_rules};
 const struct kind_def def_k8s_network_policy = {
     .spec = &S_K8S_POLICY,

@@ -194,10 +194,11 @@ static const struct field F_STAGED_POLICY[] = {STAGED_FIELD(policy_spec), POLICY
 static const struct field F_STAGED_GLOBAL[] = {STAGED_FIELD(policy_spec), POLICY_FIELDS,
                                                GLOBAL_FIELDS};
 
-#define POLICY_KIND(var, fields, type, rule, text)                                        \
-    static const struct schema var##_spec = {                                             \
-        type, FIELDS(fields), .size = sizeof(struct policy_spec), .rules = policy_rules}; \
-    const struct kind_def var = {                                                         \
+#define POLICY_KIND(var, fields, type, rule, text)                                       \
+    static const struct schema var##_spec = {                                            \
+        type, FIELDS(fields), .size = sizeof(struct policy_spec), .rules = policy_rules, \
+        .own_broken_at = AT(struct policy_spec, is_broken)};                             \
+    const struct kind_def var = {                                                        \
         .spec = &var##_spec, .size = sizeof(struct policy_spec), .name = rule, .doc = text}
 
 POLICY_KIND(def_network_policy, F_NETWORK_POLICY, "NetworkPolicySpec", NAME_POLICY,

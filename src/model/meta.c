@@ -334,6 +334,9 @@ static void read_spec(struct mctx *c, const struct kind_def *d, struct jnode *do
     }
     if (spec->type != J_MAP) {
         model_fail(c, &here, spec, "found %s, allowed is a map", model_found(c, spec));
+        if (c->obj->spec && d->spec->own_broken_at) {
+            *(bool *)((char *)c->obj->spec + d->spec->own_broken_at - 1) = true;
+        }
         return;
     }
     schema_read(c, d->spec, &here, spec, c->obj->spec);

@@ -71,6 +71,7 @@ struct policy_spec {
     unsigned types; /* POLICY_INGRESS | POLICY_EGRESS; 0 = not given */
     bool do_not_track, pre_dnat, apply_on_forward;
     struct str staged_action; /* staged kinds only */
+    bool is_broken;           /* it has errors outside its rules */
 };
 
 struct profile_spec {

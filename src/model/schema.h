@@ -128,7 +128,9 @@ struct schema {
     uint32_t set_at; /* AT() of a bool that says "present"; 0: none */
     bool is_open;    /* unknown fields are kept, never an error */
     schema_rules rules;
-    uint32_t broken_at; /* AT() of a bool that says "has errors"; 0: none */
+    uint32_t broken_at;     /* AT() of a bool that says "has errors"; 0: none */
+    uint32_t own_broken_at; /* AT() of a bool that says "has errors that are in no member which says
+                               so itself"; 0: none */
 };
 enum { SCHEMA_MAX_FIELDS = 256 };
 #define FIELDS(a) .fields = (a), .n_fields = sizeof(a) / sizeof((a)[0])
@@ -177,6 +179,7 @@ struct mctx {
     struct object *obj;
     struct model_errors *errs;
     size_t n_failed;
+    size_t n_contained; /* of them, in maps that say so by broken_at */
 };
 
 /* Notes an error at the place of `node` (NULL: unknown line). */

@@ -246,11 +246,12 @@ static void felix_changed(struct node *n, struct str name, const struct object *
     n->settings_dirty = true;
 }
 
-/* The document of an item, decoded as far as it goes. False: it is no document of that kind; what
- * was known of the object holds on, since taking it for deleted could let through what it denied.
+/* The document of an item, decoded as far as it goes; *problem: its first error. False: it is no
+ * document of that kind; what was known of the object holds on, since taking it for deleted could
+ * let through what it denied.
  */
 static bool decode(struct node *n, const struct kind *k, struct str ns, struct str name,
-                   const struct store_item *it, struct object *o) {
+                   const struct store_item *it, struct object *o, struct str *problem) {
     struct jnode *doc = NULL;
     struct err e;
     struct model_errors errs = {.a = &n->scratch};
@@ -261,10 +262,8 @@ static bool decode(struct node *n, const struct kind *k, struct str ns, struct s
     }
     int r = object_read(doc, MODEL_STORE, ns, &n->scratch, o, &errs);
     if (r < 0 && errs.n) {
-        char text[600];
-        snprintf(text, sizeof(text), "%.*s: %.*s", STR_FMT(errs.p[0].path),
-                 STR_FMT(errs.p[0].message));
-        on_problem(n, k, ns, name, str_c(text));
+        *problem = arena_printf(&n->scratch, "%.*s: %.*s", STR_FMT(errs.p[0].path),
+                                STR_FMT(errs.p[0].message));
     }
     if (o->kind != k) {
         LOG_E("store", "bad_item", "key=%s error=\"the document's kind is not the key's\"",
@@ -284,11 +283,15 @@ static void on_item(void *arg, const struct store_item *it) {
     }
     struct object o = {.kind = k};
     struct object *p = it->value.p ? &o : NULL;
-    if (p && !decode(n, k, ns, name, it, p)) {
+    struct str problem = STR_NULL;
+    if (p && !decode(n, k, ns, name, it, p, &problem)) {
         arena_reset(&n->scratch);
         return;
     }
     calc_object(n->calc, k, ns, name, p);
+    if (problem.p) { /* after the calculation, which has no more to say of it */
+        on_problem(n, k, ns, name, problem);
+    }
     switch ((int)k->id) {
     case K_IP_POOL:
         pool_changed(n, name, p);

@@ -3,6 +3,7 @@
 #include "model/admin.h"
 #include "policy/calc_int.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 void policy_dirty(struct calc *c, struct cpol *p) {
@@ -16,6 +17,7 @@ void policy_dirty(struct calc *c, struct cpol *p) {
 
 #define TIER_ANP "adminnetworkpolicy"
 #define TIER_BANP "baselineadminnetworkpolicy"
+#define TIER_BROKEN "(malformed)" /* no name that a user can give */
 
 static bool is_builtin(struct str name, struct ctier *out) {
     static const struct {
@@ -25,6 +27,7 @@ static bool is_builtin(struct str name, struct ctier *out) {
         {"default", {true, false, 1000000}},
         {"kube-admin", {true, true, 1000}},
         {"kube-baseline", {true, true, 10000000}},
+        {TIER_BROKEN, {true, false, -INFINITY}},
         {TIER_ANP, {true, true, 1000}}, /* by their names before the two above */
         {TIER_BANP, {true, true, 10000000}},
     };
@@ -150,6 +153,21 @@ void calc_each_policy(const struct calc *c, void (*cb)(void *arg, const struct c
 
 /* ---- what a policy says ---- */
 
+/* A policy that can't be read as it was meant: where it stands and what it says may be wrong, so it
+ * comes before all others and denies. */
+static void close_all(struct cpol *p) {
+    static const struct rule deny_all = {.action = RULE_DENY};
+    p->tier = STR(TIER_BROKEN);
+    p->has_order = true;
+    p->order = 0;
+    p->types = POLICY_INGRESS | POLICY_EGRESS;
+    p->is_untracked = p->is_pre_dnat = p->is_on_forward = false;
+    for (int d = 0; d < 2; d++) {
+        p->dirs[d].rules = &deny_all;
+        p->dirs[d].n_rules = 1;
+    }
+}
+
 /* projectcalico.org/namespace == 'ns' */
 static void and_namespace(struct buf *b, struct str ns) {
     MG_CLEANUP(buf_fini) struct buf t = BUF_INIT(1024);
@@ -170,6 +188,9 @@ static int read_calico(struct cpol *p, const struct policy_spec *s, struct str n
     p->dirs[CALC_INGRESS].n_rules = s->ingress.n;
     p->dirs[CALC_EGRESS].rules = rules_keep(&p->a, s->egress.p, s->egress.n);
     p->dirs[CALC_EGRESS].n_rules = s->egress.n;
+    if (s->is_broken) {
+        close_all(p);
+    }
     int r = 0;
     if (ns.n) {
         and_namespace(sel, ns);
@@ -200,10 +221,15 @@ static int read_k8s(struct cpol *p, const struct k8s_network_policy *s, struct s
         k8s_rules(s, (enum calc_dir)d, &p->a, &rules, &p->dirs[d].n_rules, problem);
         p->dirs[d].rules = rules;
     }
+    if (s->is_broken) { /* it can only allow */
+        p->types = POLICY_INGRESS | POLICY_EGRESS;
+        p->dirs[CALC_INGRESS].n_rules = p->dirs[CALC_EGRESS].n_rules = 0;
+    }
     selector_and(sel, STR(LABEL_ORCHESTRATOR " == 'k8s'"));
     and_namespace(sel, ns);
     MG_CLEANUP(buf_fini) struct buf own = BUF_INIT(4U << 20);
-    int r = k8s_selector(&s->pod_selector, &own, e);
+    /* A selector with errors may select others than it should: then all of the namespace. */
+    int r = s->pod_selector.is_broken ? 0 : k8s_selector(&s->pod_selector, &own, e);
     if (r == 0 && own.n) {
         selector_and(sel, buf_view(&own));
     }
@@ -237,6 +263,9 @@ static int read_admin(struct cpol *p, const struct admin_policy *s, struct buf *
         if (p->dirs[d].n_rules) {
             p->types |= d == CALC_INGRESS ? POLICY_INGRESS : POLICY_EGRESS;
         }
+    }
+    if (s->is_broken) {
+        close_all(p);
     }
     return admin_subject(s, &p->a, sel, e);
 }

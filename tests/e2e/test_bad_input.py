@@ -306,11 +306,7 @@ class BadInput(unittest.TestCase):
         known = json.loads(self.agent.call('status', '-o', 'json'))['policies']
         for value in ({'apiVersion': 'v1', 'kind': 'Pod', 'metadata': {'name': 'g'}},
                       {'apiVersion': 'x/v1', 'kind': 'Nonsense'}, {}, []):
-            with self.dial() as s:
-                s.sendall(frame(json.dumps({
-                    'op': 'put', 'space': 'r', 'value': json.dumps(value),
-                    'key': 'GlobalNetworkPolicy.projectcalico.org//g'}).encode()))
-                self.assertIn(b'"code"', s.recv(65536))
+            self.put('GlobalNetworkPolicy.projectcalico.org//g', value)
             done = subprocess.run(self.lab.command('node', [
                 self.agent.margay, '--state-dir', self.agent.state, 'status', '--wait', '-o',
                 'json']), capture_output=True, text=True, timeout=60, check=False)
@@ -320,6 +316,30 @@ class BadInput(unittest.TestCase):
         self.agent.apply([policy])
         self.assertEqual(json.loads(self.agent.call('status', '-o', 'json'))['problems'], [])
         self.agent.delete([policy])
+
+    def put(self, key, value):
+        """Past the checks of `apply`, as another program may write to a datastore."""
+        with self.dial() as s:
+            s.sendall(frame(json.dumps({'op': 'put', 'space': 'r', 'value': json.dumps(value),
+                                        'key': key}).encode()))
+            self.assertIn(b'"code"', s.recv(65536))
+
+    def test_a_malformed_policy_is_named_with_its_field(self):
+        for field, spec in (('spec.order', {'order': 'first'}), ('spec.types[0]', {'types': ['In']}),
+                            ('spec.selector', {'selector': 'a ='}),
+                            ('spec.ingress[0].action', {'ingress': [{'action': 'Let'}]})):
+            self.put('GlobalNetworkPolicy.projectcalico.org//g',
+                     {**GNP, 'spec': {'selector': 'all()', 'types': ['Ingress'], **spec}})
+            done = subprocess.run(self.lab.command('node', [
+                self.agent.margay, '--state-dir', self.agent.state, 'status', '--wait', '-o',
+                'json']), capture_output=True, text=True, timeout=60, check=False)
+            found = [p for p in json.loads(done.stdout)['problems']
+                     if p['object'] == 'GlobalNetworkPolicy/g']
+            self.assertEqual(len(found), 1, f'{field}: {done.stdout}')
+            self.assertIn(field, found[0]['reason'])
+        self.agent.apply([{**GNP, 'spec': {'selector': 'all()', 'types': ['Ingress']}}])
+        self.assertEqual(json.loads(self.agent.call('status', '-o', 'json'))['problems'], [])
+        self.agent.delete([GNP])
 
     def test_descriptors_that_nobody_asked_for(self):
         for data in (frame(b'{"op":"revision"}'), b'MGC1' + struct.pack('>II', 1, 4) + b'\0' * 4):

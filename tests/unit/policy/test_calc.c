@@ -328,9 +328,54 @@ static void t_calc__broken_kubernetes_policy__never_wider(void **state) {
     }
 }
 
+static void on_problem(void *arg, const struct kind *k, struct str ns, struct str name,
+                       struct str reason) {
+    (void)k;
+    (void)ns;
+    (void)name;
+    if (reason.p) {
+        snprintf(arg, 256, "%.*s", STR_FMT(reason));
+    }
+}
+
+static void on_some_policy(void *arg, const struct calc_policy *p) {
+    (void)arg;
+    for (size_t i = 0; i < p->n_rules; i++) {
+        assert_true(p->rules[i].never);
+    }
+}
+static void on_some_endpoint(void *arg, const struct calc_endpoint *e) {
+    (void)arg;
+    (void)e;
+}
+
+/* A match on HTTP needs a proxy: such a rule lets nothing through, and that is told. */
+static void t_calc__http_match__refused(void **state) {
+    (void)state;
+    char said[256] = "";
+    static const struct calc_ops ops = {
+        .policy = on_some_policy, .endpoint = on_some_endpoint, .problem = on_problem};
+    struct calc *c = calc_new(STR("here"), &ops, said);
+    tell_text(
+        c,
+        "{\"apiVersion\":\"projectcalico.org/v3\",\"kind\":\"WorkloadEndpoint\",\"metadata\":{"
+        "\"name\":\"w\",\"namespace\":\"n\"},\"spec\":{\"orchestrator\":\"k8s\",\"node\":"
+        "\"here\",\"interfaceName\":\"cali1\",\"ipNetworks\":[\"10.0.0.1/32\"]}}",
+        true);
+    tell_text(c,
+              "{\"apiVersion\":\"projectcalico.org/v3\",\"kind\":\"NetworkPolicy\",\"metadata\":{"
+              "\"name\":\"p\",\"namespace\":\"n\"},\"spec\":{\"types\":[\"Ingress\"],\"ingress\":[{"
+              "\"action\":\"Allow\",\"http\":{\"methods\":[\"GET\"]}}]}}",
+              true);
+    calc_flush(c);
+    assert_non_null(strstr(said, "ingress[0]: http"));
+    calc_free(c);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(t_calc__broken_kubernetes_policy__never_wider),
+        cmocka_unit_test(t_calc__http_match__refused),
         cmocka_unit_test(t_calc__any_changes__as_from_scratch),
         cmocka_unit_test(t_calc__tiers_pass_profiles__decide_in_order),
     };
