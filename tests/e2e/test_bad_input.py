@@ -326,7 +326,7 @@ class BadInput(unittest.TestCase):
 
     def test_a_malformed_policy_is_named_with_its_field(self):
         for field, spec in (('spec.order', {'order': 'first'}), ('spec.types[0]', {'types': ['In']}),
-                            ('spec.selector', {'selector': 'a ='}),
+                            ('selector', {'selector': 'a ='}),
                             ('spec.ingress[0].action', {'ingress': [{'action': 'Let'}]})):
             self.put('GlobalNetworkPolicy.projectcalico.org//g',
                      {**GNP, 'spec': {'selector': 'all()', 'types': ['Ingress'], **spec}})
