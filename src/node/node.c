@@ -10,6 +10,7 @@
 #include "dataplane/links.h"
 #include "ipam/ipam.h"
 #include "model/pool.h"
+#include "node/autohep.h"
 #include "node/counters.h"
 #include "node/cut.h"
 #include "node/defaults.h"
@@ -74,7 +75,8 @@ struct node {
     struct iface_watch *ifaces;
     VEC(struct dataplane_iface) own;
     struct packetlog *packetlog;
-    struct cut *cut; /* NULL: established connections go on */
+    struct autohep *autohep; /* NULL: a datastore whose controllers do its work */
+    struct cut *cut;         /* NULL: established connections go on */
     struct store_server *rpc;
     struct listener *listener;
     struct health *health, *metrics;
@@ -305,6 +307,9 @@ static void on_item(void *arg, const struct store_item *it) {
     if (n->cni) {
         cni_server_object(n->cni, k, ns, name);
     }
+    if (n->autohep) {
+        autohep_object(n->autohep, k, name);
+    }
     arena_reset(&n->scratch);
 }
 
@@ -375,6 +380,9 @@ static void on_ifaces(void *arg, const struct dataplane_iface *v, size_t count) 
     dataplane_set_ifaces(n->dataplane, v, count);
     if (n->cut) {
         cut_set_own(n->cut, v, count);
+    }
+    if (n->autohep) {
+        autohep_set_own(n->autohep, v, count);
     }
     if (n->in_sync) {
         apply(n);
@@ -696,6 +704,9 @@ static int open_parts(struct node *n, struct err *e) {
     }
     watch_mtu(n);
     follow_settings(n);
+    if (strncmp(n->o.datastore, "sqlite:", 7) == 0) {
+        n->autohep = autohep_new(n->loop, n->store, str_c(n->name));
+    }
     n->ifaces = iface_watch_new(n->loop, on_ifaces, n, e);
     if (!n->ifaces) {
         return e->code;
@@ -798,6 +809,7 @@ void node_free(struct node *n) {
     iface_watch_free(n->ifaces);
     vec_fini(&n->own);
     packetlog_free(n->packetlog);
+    autohep_free(n->autohep);
     cut_free(n->cut);
     n->cut = NULL;
     while (n->waiters.n) {

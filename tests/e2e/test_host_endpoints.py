@@ -257,6 +257,32 @@ def which_interface(r):
     r.agent.delete([hep('any', '*'), hep('lan'), policy('web')])
 
 
+def automatic(r):
+    controllers = {**V3, 'kind': 'KubeControllersConfiguration', 'metadata': {'name': 'default'},
+                   'spec': {'controllers': {'node': {'hostEndpoint': {'autoCreate': 'Enabled'}}}}}
+    node = {**V3, 'kind': 'Node', 'metadata': {'name': 'n1', 'labels': {'zone': 'z1'}},
+            'spec': {'bgp': {'ipv4Address': '10.90.0.1/24'}}}
+    web = policy('web', [rule('Allow', 'TCP', [80])], selector="zone == 'z1'")
+    r.agent.apply([controllers, node, web])
+    r.agent.call('status', '--wait')
+    made = json.loads(r.agent.call('get', 'hep', 'n1-auto-hep', '-o', 'json'))
+    if made['spec']['interfaceName'] != '*' or '10.91.0.1' not in made['spec']['expectedIPs']:
+        sys.exit(f'FAILED: {made}')
+    r.expect('an automatic host endpoint has the labels of its node', '''
+        ext node tcp/80 yes
+        ext node tcp/8080 no
+        lan node tcp/22 yes
+        node ext tcp/8080 yes''')
+    node['metadata']['labels'] = {}
+    r.agent.apply([node])
+    r.agent.call('status', '--wait')
+    r.expect('and is open without policies', 'ext node tcp/8080 yes')
+    r.agent.delete([web, node, controllers])
+    r.agent.call('status', '--wait')
+    if 'auto-hep' in r.agent.call('get', 'hep'):
+        sys.exit('FAILED: it stays when it is switched off')
+
+
 def staged(r):
     later = policy('later', [rule('Deny', 'TCP', [80]), rule('Allow')])
     later.update(kind='StagedGlobalNetworkPolicy')
@@ -312,7 +338,7 @@ def main():
         with Agent(lab, 'node') as agent:
             r = Router(lab, agent)
             r.build()
-            for part in (own_traffic, forwarded, before_dnat, untracked, which_interface, staged,
+            for part in (own_traffic, forwarded, before_dnat, untracked, which_interface, automatic, staged,
                          settings):
                 part(r)
             if r.failed:
