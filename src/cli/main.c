@@ -98,12 +98,13 @@ const struct cli_command cli_commands[] = {
      "examples:\n  margay explain prod/web '->' prod/db tcp/5432\n"
      "  margay explain 192.0.2.7 prod/web tcp/80\n",
      cmd_explain},
-    {"policy", "list|show|for-pod|matrix|counters",
+    {"policy", "list|show|for-pod|matrix|lint|counters",
      "what policies there are, what they say and what they do",
      "  list               all policies in order of evaluation, and how many pods each selects\n"
      "  show [POLICY]      each rule as a sentence; --counters: and what it matched\n"
      "  for-pod NS/POD     its tiers, policies and rules in both directions\n"
      "  matrix             who may reach whom; --port tcp/80; by namespace if pods are many\n"
+     "  lint               did I write what I meant? Exit code: 0 nothing found, 1 something\n"
      "  counters [POLICY]  packets and bytes that each rule matched, of policies that select\n"
      "                     a pod of this node\n"
      "  -n NAMESPACE       of list and matrix\n"

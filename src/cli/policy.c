@@ -1,5 +1,5 @@
 /* policy: what policies there are, what they say, whom they select, and what they do. */
-#include "cli/world.h"
+#include "cli/lint.h"
 
 #include "base/vec.h"
 #include "model/policy.h"
@@ -485,23 +485,33 @@ static int counters(const struct options *o) {
     return rc;
 }
 
+static int cmd_lint(const struct options *o) {
+    MG_CLEANUP(buf_fini) struct buf text = BUF_INIT(256U << 20), json = BUF_INIT(256U << 20);
+    int rc = lint_run(o->files.p, o->files.n, &text, &json);
+    if (rc < 2) {
+        int printed = print(o, &json, &text);
+        rc = printed ? printed : rc;
+    }
+    buf_fini(&json);
+    return rc;
+}
+
 int cmd_policy(int argc, char **argv) {
     static const struct {
         const char *name;
-        int (*run)(const struct options *o, struct world *w); /* NULL: counters, of the agent */
-    } commands[] = {{"list", cmd_list},
-                    {"show", cmd_show},
-                    {"for-pod", cmd_for_pod},
-                    {"matrix", cmd_matrix},
-                    {"counters", NULL}};
+        int (*run)(const struct options *o, struct world *w);
+        int (*run_alone)(const struct options *o); /* reads what it needs itself */
+    } commands[] = {{"list", cmd_list, NULL},       {"show", cmd_show, NULL},
+                    {"for-pod", cmd_for_pod, NULL}, {"matrix", cmd_matrix, NULL},
+                    {"lint", NULL, cmd_lint},       {"counters", NULL, counters}};
     for (size_t i = 0; argc > 1 && i < ARRAY_LEN(commands); i++) {
         if (strcmp(argv[1], commands[i].name) != 0) {
             continue;
         }
         struct options o;
         int rc = parse_options(argc - 1, argv + 1, &o);
-        if (rc == 0 && !commands[i].run) {
-            rc = counters(&o);
+        if (rc == 0 && commands[i].run_alone) {
+            rc = commands[i].run_alone(&o);
         } else if (rc == 0) {
             struct world *w = world_open(o.files.p, o.files.n);
             rc = w ? commands[i].run(&o, w) : 1;
@@ -510,5 +520,5 @@ int cmd_policy(int argc, char **argv) {
         vec_fini(&o.files);
         return rc;
     }
-    return cli_usage("policy", "expected: list, show, for-pod, matrix or counters");
+    return cli_usage("policy", "expected: list, show, for-pod, matrix, lint or counters");
 }

@@ -82,6 +82,9 @@ static void see_endpoint(struct world *w, const struct object *o) {
 
 static void take(struct world *w, const struct kind *k, struct str ns, struct str name,
                  struct object *o) {
+    if (w->seen && o->spec) {
+        w->seen(w->seen_arg, k, o);
+    }
     if (o->spec && k->id == K_POD) {
         see_pod(w, o);
     } else if (o->spec && k->id == K_WORKLOAD_ENDPOINT) {
@@ -194,8 +197,16 @@ static int read_store(struct world *w) {
 }
 
 struct world *world_open(char **files, size_t n_files) {
+    return world_open_seen(files, n_files, NULL, NULL);
+}
+
+struct world *world_open_seen(char **files, size_t n_files,
+                              void (*seen)(void *arg, const struct kind *k, const struct object *o),
+                              void *arg) {
     struct world *w = calloc(1, sizeof(*w));
     mg_assert(w != NULL);
+    w->seen = seen;
+    w->seen_arg = arg;
     w->mirror = mirror_new();
     w->calc = calc_new(STR(HERE), &mirror_calc_ops, w->mirror);
     if (n_files ? cli_each_document(files, n_files, true, &w->a, on_document, w) : read_store(w)) {

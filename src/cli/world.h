@@ -21,12 +21,18 @@ struct world {
     struct mirror *mirror;
     struct world_pod *pods; /* sorted by namespace and name */
     size_t n_pods, cap_pods;
+    void (*seen)(void *arg, const struct kind *k, const struct object *o);
+    void *seen_arg;
     unsigned n_made_up; /* addresses given to pods of files, which have none */
 };
 
 /* files: of -f; none: the store. Pods of files have made-up addresses of 198.18.0.0/15 where they
  * have none. Errors are told on stderr; NULL then. */
 struct world *world_open(char **files, size_t n_files);
+/* The same, showing each object as it was written. */
+struct world *world_open_seen(char **files, size_t n_files,
+                              void (*seen)(void *arg, const struct kind *k, const struct object *o),
+                              void *arg);
 void world_free(struct world *w); /* accepts NULL */
 const struct world_pod *world_find(const struct world *w, struct str ns, struct str name);
 const struct world_pod *world_by_ip(const struct world *w, const struct ip46 *ip);

@@ -149,6 +149,7 @@ struct text {
     char p[1024];
     size_t n;
 };
+static void put(struct text *t, const char *format, ...) MG_PRINTF(2, 3);
 static void put(struct text *t, const char *format, ...) {
     va_list ap;
     va_start(ap, format);
