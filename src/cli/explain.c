@@ -143,7 +143,27 @@ static const struct step *nearest(const struct side *s) {
     return best;
 }
 
-static void show_side(enum calc_dir dir, const struct end *e, const struct side *s) {
+/* What this node's kernel has counted of the deciding rule; silent without an agent. */
+static void show_kernel(const struct jnode *counters, enum calc_dir dir,
+                        const struct verdict_why *why) {
+    MG_CLEANUP(buf_fini) struct buf b = BUF_INIT(4096);
+    if (why->what != WHY_RULE) {
+        return;
+    }
+    put_why(&b, why);
+    jnode_each (r, jnode_getc(counters, "rules")) {
+        const struct jnode *n = jnode_getc(r, "packets");
+        if (n && str_eq(jnode_str(jnode_getc(r, "name")), buf_view(&b)) &&
+            str_is(jnode_str(jnode_getc(r, "direction")),
+                   dir == CALC_INGRESS ? "ingress" : "egress")) {
+            printf("     kernel of this node: %.*s packets have matched that rule\n",
+                   STR_FMT(n->s));
+        }
+    }
+}
+
+static void show_side(enum calc_dir dir, const struct end *e, const struct side *s,
+                      const struct jnode *counters) {
     const char *title = dir == CALC_EGRESS ? "1 egress  of" : "2 ingress of";
     MG_CLEANUP(buf_fini) struct buf b = BUF_INIT(4096);
     if (!s->is_asked) {
@@ -158,6 +178,7 @@ static void show_side(enum calc_dir dir, const struct end *e, const struct side 
     for (size_t i = 0; i < s->steps.n; i++) {
         printf("%s%s\n", s->steps.p[i].text, &s->steps.p[i] == best ? "   <- nearest miss" : "");
     }
+    show_kernel(counters, dir, &s->why);
     if (e->pod->is_host_network) {
         puts("     it uses the host's network: policies that select pods don't select it");
     }
@@ -269,7 +290,8 @@ static void put_end(const struct end *e, const struct ip46 *ip) {
 }
 
 static int answer(const struct world *w, const struct end *src, const struct end *dst,
-                  struct packet *p, const char *traffic, const struct cli_output *o) {
+                  struct packet *p, const char *traffic, bool has_agent,
+                  const struct cli_output *o) {
     const struct world_pod *from =
         src->addr.has_ip[0] || src->addr.has_ip[1] ? &src->addr : src->pod;
     const struct world_pod *to = dst->addr.has_ip[0] || dst->addr.has_ip[1] ? &dst->addr : dst->pod;
@@ -294,8 +316,14 @@ static int answer(const struct world *w, const struct end *src, const struct end
                is_own       ? "a pod reaches itself"
                : is_allowed ? "replies pass: the connection is tracked"
                             : "");
-        show_side(CALC_EGRESS, src, &out);
-        show_side(CALC_INGRESS, dst, &in);
+        struct arena a = {0};
+        struct jnode *counters = NULL;
+        if (has_agent) {
+            (void)!cli_ask(STR("{\"op\":\"counters\"}"), 10, &a, &counters, NULL);
+        }
+        show_side(CALC_EGRESS, src, &out, counters);
+        show_side(CALC_INGRESS, dst, &in, counters);
+        arena_fini(&a);
         if (!is_allowed) {
             bool is_out = out.verdict == VERDICT_DENY;
             show_fix(is_out ? CALC_EGRESS : CALC_INGRESS, is_out ? &out : &in, is_out ? src : dst,
@@ -342,7 +370,7 @@ int cmd_explain(int argc, char **argv) {
     } else {
         struct world *w = world_open(files.p, files.n);
         if (w && parse_end(w, argv[0], &src) == 0 && parse_end(w, argv[1], &dst) == 0) {
-            rc = answer(w, &src, &dst, &p, argv[2], &out);
+            rc = answer(w, &src, &dst, &p, argv[2], files.n == 0, &out);
         }
         world_free(w);
     }

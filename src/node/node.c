@@ -408,13 +408,13 @@ static void follow_settings(struct node *n) {
 
 static void apply(struct node *n) {
     int64_t start = clock_ns();
+    bool is_other = n->settings_dirty;
     if (n->settings_dirty) {
         n->settings_dirty = false;
         read_settings(n);
         struct dataplane_settings d = dataplane_settings_of(&n->settings);
         dataplane_set_settings(n->dataplane, &d);
         watch_mtu(n);
-        follow_settings(n);
     }
     if (n->pools_dirty) {
         n->pools_dirty = false;
@@ -425,6 +425,9 @@ static void apply(struct node *n) {
     struct err e;
     int r = dataplane_flush(n->dataplane, &e);
     n->last_apply_ns = clock_ns() - start;
+    if (is_other) { /* now that the calculation has told all that it knows */
+        follow_settings(n);
+    }
     LOG_D("node", "applied", "calculation_us=%lld kernel_us=%lld",
           (long long)(calculated - start) / 1000,
           (long long)(start + n->last_apply_ns - calculated) / 1000);

@@ -231,8 +231,18 @@ def established(w):
            ('through', 'stuck'))
     if 'established_cut connections=' not in w.agent.log.read_text():
         sys.exit(f'FAILED: {w.agent.log.read_text()[-1500:]}')
+    said = w.lab.run('node', ['sh', '-c', f'{w.agent.margay} --state-dir {w.agent.state} explain '
+                                          f'n/a n/c tcp/82 || true'])
+    expect('explain names the kernel\'s count', 'packets have matched that rule' in said, True)
     w.agent.apply([felix])
     w.agent.delete([closed])
+    # Switched on and something denied by one and the same burst.
+    again = Connection(w, 'a', B)
+    w.agent.apply([{**felix, 'spec': {'establishedPolicy': 'cut'}}, closed, k8s('c', [{}], {'app': 'c'})])
+    time.sleep(0.7)
+    expect('switched on together with a policy', again.state(), 'stuck')
+    w.agent.apply([felix])
+    w.agent.delete([closed, k8s('c', [])])
 
 
 HOLD = '''
