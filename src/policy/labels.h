@@ -1,6 +1,7 @@
-/* Labels and who has them: interned pairs, posting lists, and registered selectors that are found
- * from labels. A changed item costs what its labels' selectors cost; a new selector costs the
- * shortest posting list that can hold a match. */
+/* Labels and who has them. Items with the same labels are one entry of the index: what matches is
+ * worked out once for all of them, and kept. An item with labels that another has costs no
+ * matching; new labels cost the selectors that need one of them; a new selector costs the shortest
+ * list of those that can match. */
 #pragma once
 
 #include "base/vec.h"
@@ -13,6 +14,8 @@ struct ltab *ltab_new(void);
 void ltab_free(struct ltab *t);
 /* The id of a pair, with one more reference; ids start at 1. */
 uint32_t ltab_ref(struct ltab *t, struct str key, struct str value);
+/* One more reference to a pair that has some. */
+void ltab_again(struct ltab *t, uint32_t id);
 void ltab_unref(struct ltab *t, uint32_t id);
 /* Views that live as long as the pair is referenced. */
 struct label ltab_label(const struct ltab *t, uint32_t pair);
@@ -36,7 +39,7 @@ void lidx_item_set(struct lidx *x, uint32_t item, const uint32_t *pairs, size_t 
 void lidx_item_each_match(struct lidx *x, uint32_t item, void (*cb)(void *arg, void *sel_user),
                           void *arg);
 
-/* The selector and its strings must outlive the registration. */
+/* The selector is compiled: it may go after the call. */
 struct lsel *lidx_sel_new(struct lidx *x, const struct selector *s, void *user);
 void lidx_sel_free(struct lidx *x, struct lsel *l);
 /* Each item that matches. cb may not change the index. */

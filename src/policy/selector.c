@@ -1,35 +1,11 @@
 /* Selectors as a small tree: leaves test one label, AND and OR hold lists, NOT holds one. The
  * parser is recursive descent over bytes; its depth is bounded, so hostile text can't exhaust the
  * stack. */
-#include "policy/selector.h"
+#include "policy/selector_int.h"
 
 #include "base/hash.h"
 
 #include <stdlib.h>
-
-enum sel_op {
-    SEL_ALL,
-    SEL_GLOBAL,
-    SEL_HAS,
-    SEL_EQ,
-    SEL_NE,
-    SEL_CONTAINS,
-    SEL_STARTS,
-    SEL_ENDS,
-    SEL_IN,
-    SEL_NOT_IN,
-    SEL_NOT,
-    SEL_AND,
-    SEL_OR,
-};
-
-struct selector {
-    enum sel_op op;
-    struct str label;
-    struct str *values; /* one for ==, !=, contains, …; sorted and unique for in, not in */
-    size_t n_values;
-    struct selector *child, *next; /* operands of NOT, AND, OR */
-};
 
 struct parser {
     struct str t;
@@ -601,8 +577,31 @@ static size_t terms_of(const struct selector *s, const struct weigher *w,
     return 0;
 }
 
-size_t selector_terms(const struct selector *s, size_t (*weight)(void *arg, struct selector_term t),
-                      void *arg, struct selector_term out[SELECTOR_MAX_TERMS]) {
+/* Keeps the lightest, in order of weight. */
+static size_t add_need(const struct selector *s, const struct weigher *w,
+                       struct selector_need out[SELECTOR_MAX_NEEDS], size_t n) {
+    if (s->op == SEL_AND) {
+        for (const struct selector *c = s->child; c; c = c->next) {
+            n = add_need(c, w, out, n);
+        }
+        return n;
+    }
+    struct selector_need need;
+    need.n = terms_of(s, w, need.terms);
+    need.weight = weigh(w, need.terms, need.n);
+    if (need.n == 0 || (n == SELECTOR_MAX_NEEDS && out[n - 1].weight <= need.weight)) {
+        return n;
+    }
+    size_t at = n < SELECTOR_MAX_NEEDS ? n++ : n - 1;
+    for (; at > 0 && out[at - 1].weight > need.weight; at--) {
+        out[at] = out[at - 1];
+    }
+    out[at] = need;
+    return n;
+}
+
+size_t selector_needs(const struct selector *s, size_t (*weight)(void *arg, struct selector_term t),
+                      void *arg, struct selector_need out[SELECTOR_MAX_NEEDS]) {
     struct weigher w = {weight, arg};
-    return terms_of(s, &w, out);
+    return add_need(s, &w, out, 0);
 }

@@ -46,8 +46,13 @@ bool selector_is_global(const struct selector *s);
 struct selector_term {
     struct str key, value; /* value.p NULL: whatever the value */
 };
-enum { SELECTOR_MAX_TERMS = 64 };
-/* The terms with the least weight, at most SELECTOR_MAX_TERMS; returns their number. 0: there is no
- * such list (a match may have no label at all). weight: how many things have the term. */
-size_t selector_terms(const struct selector *s, size_t (*weight)(void *arg, struct selector_term t),
-                      void *arg, struct selector_term out[SELECTOR_MAX_TERMS]);
+enum { SELECTOR_MAX_TERMS = 64, SELECTOR_MAX_NEEDS = 3 };
+/* A match has one of the terms at least. */
+struct selector_need {
+    struct selector_term terms[SELECTOR_MAX_TERMS];
+    size_t n, weight; /* of the terms together */
+};
+/* What a match needs, all of it; the lightest first, at most SELECTOR_MAX_NEEDS; returns their
+ * number. 0: a match may have no label at all. weight: how many things have the term. */
+size_t selector_needs(const struct selector *s, size_t (*weight)(void *arg, struct selector_term t),
+                      void *arg, struct selector_need out[SELECTOR_MAX_NEEDS]);
