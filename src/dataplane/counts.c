@@ -7,6 +7,7 @@
 struct owner { /* of a thing that a merged list lets through */
     uint32_t policy;
     unsigned rule;
+    size_t place; /* in the list, first to last */
 };
 
 #define MAP_NAME allow_owner
@@ -89,7 +90,7 @@ static void know_list(struct counting *x, const struct seg *s) {
                 bool is_new;
                 struct owner *o = allow_owner_put(&l.owners, v.p[j], &is_new);
                 if (is_new) {
-                    *o = (struct owner){p->id, p->rules[k].index};
+                    *o = (struct owner){p->id, p->rules[k].index, l.owners.n};
                 }
             }
             vec_fini(&v);
@@ -130,12 +131,15 @@ static void know_all(struct counting *x) {
 
 /* ---- what was counted ---- */
 
-static void add_allow(struct counting *x, const struct list *l, const struct allow *a,
-                      const struct nft_count *c) {
-    const struct owner *o = allow_owner_get(&l->owners, *a);
+static void add_owner(struct counting *x, const struct owner *o, const struct nft_count *c) {
     if (o) {
         add(x, o->policy, o->rule, c);
     }
+}
+
+static void add_allow(struct counting *x, const struct list *l, const struct allow *a,
+                      const struct nft_count *c) {
+    add_owner(x, allow_owner_get(&l->owners, *a), c);
 }
 
 /* A rule of the merged list itself: it lets all through, or all from a selector's members. */
@@ -175,22 +179,22 @@ static void on_rule(void *arg, struct str chain, const struct nft_rule_read *r) 
     }
 }
 
-/* The first prefix that holds the start of a range. */
-static const struct allow *net_of(const struct list *l, uint8_t family, struct str key,
-                                  struct allow *out) {
+/* Whose is the first prefix that holds the start of a range? */
+static const struct owner *net_owner(const struct list *l, uint8_t family, struct str key) {
     struct ip46 ip = {.family = family};
     memcpy(ip.b, key.p, key.n < 16 ? key.n : 16);
     struct owner *o;
+    struct allow a;
     const struct owner *best = NULL;
-    for (size_t i = 0; allow_owner_next(&l->owners, &i, out, &o);) {
-        struct prefix p = {.ip = {.family = out->family}, .len = out->len};
-        memcpy(p.ip.b, out->addr, 16);
-        if (out->what == ALLOW_NET && out->family == family && prefix_has_ip(&p, &ip)) {
+    for (size_t i = 0; allow_owner_next(&l->owners, &i, &a, &o);) {
+        struct prefix p = {.ip = {.family = a.family}, .len = a.len};
+        memcpy(p.ip.b, a.addr, 16);
+        if (a.what == ALLOW_NET && a.family == family && prefix_has_ip(&p, &ip) &&
+            (!best || o->place < best->place)) {
             best = o;
-            break;
         }
     }
-    return best ? out : NULL;
+    return best;
 }
 
 static void on_elem(void *arg, struct str set, const struct nft_elem_read *e) {
@@ -205,9 +209,7 @@ static void on_elem(void *arg, struct str set, const struct nft_elem_read *e) {
     size_t at = 0;
     switch (r->role) {
     case ROLE_NETS:
-        if (net_of(l, r->family, e->key, &a)) {
-            add_allow(x, l, &a, &e->count);
-        }
+        add_owner(x, net_owner(l, r->family, e->key), &e->count);
         return;
     case ROLE_ADDRS:
         a.what = ALLOW_ADDR_PORT;

@@ -43,5 +43,5 @@ void lidx_item_each_match(struct lidx *x, uint32_t item, void (*cb)(void *arg, v
 struct lsel *lidx_sel_new(struct lidx *x, const struct selector *s, void *user);
 void lidx_sel_free(struct lidx *x, struct lsel *l);
 /* Each item that matches. cb may not change the index. */
-void lidx_sel_each_match(struct lidx *x, struct lsel *s, void (*cb)(void *arg, void *item_user),
+void lidx_sel_each_match(struct lidx *x, struct lsel *l, void (*cb)(void *arg, void *item_user),
                          void *arg);
