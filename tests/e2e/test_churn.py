@@ -1,24 +1,46 @@
 #!/usr/bin/python3
 """A thousand changes a second against a running agent: at the end the kernel has what a calculation
-from scratch wants, so a restart writes nothing. Nothing here judges how long anything takes.
+from scratch wants, so a restart writes nothing; and that calculation says of the objects that are
+left what the evaluator of tests/property says. Nothing here judges how long anything takes.
 
-Usage: test_churn.py DRIVER [CHANGES_A_SECOND SECONDS]
+Usage: test_churn.py DRIVER ENGINE [CHANGES_A_SECOND SECONDS]
 """
 
 import json
 import pathlib
+import random
 import sys
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent / 'property')]
 
 from agent import Agent  # noqa: E402
+from evaluator import World  # noqa: E402
+from generate import Generator  # noqa: E402
 from lab import Lab  # noqa: E402
+from test_property import Engine  # noqa: E402
 
 POLICIES, PODS = '100', '1000'
 LISTING = ['nft', '-s', 'list', 'table', 'inet', 'margay']
 
 
-def main(driver, rate='1000', seconds='5'):
+def judged_alike(agent, engine_path):
+    """Do the engine and the evaluator agree on the objects that are left?"""
+    world, engine = World('bench'), Engine(engine_path, node='bench')
+    for kind in ('namespaces', 'serviceaccounts', 'pods', 'workloadendpoints', 'networksets',
+                 'globalnetworksets', 'tiers', 'profiles', 'networkpolicies', 'np', 'gnp'):
+        for document in json.loads(agent.call('get', kind, '-A', '-o', 'json'))['items']:
+            world.put(document)
+            engine.tell('put', document)
+    packets = Generator(random.Random(1)).packets(world, 2000)
+    found = engine.verdicts(packets)
+    engine.close()
+    wrong = [p.wire() for p, verdict in zip(packets, found) if world.verdict(p) != verdict]
+    print(f'{len(packets)} connections judged, {found.count(("Allow", "Allow"))} allowed')
+    return not wrong and len(set(found)) > 1
+
+
+def main(driver, engine, rate='1000', seconds='5'):
     with Lab() as lab:
         lab.netns('node')
         agent = Agent(lab, 'node', 'bench')  # the local pods' node
@@ -34,11 +56,13 @@ def main(driver, rate='1000', seconds='5'):
             agent.start()
             again = json.loads(agent.call('status', '-o', 'json'))
             after = lab.run('node', LISTING)
+            alike = judged_alike(agent, engine)
         checks = {
             'the changes were written': last['transactions'] > first['transactions'] + 100,
             'nothing was refused, nothing repaired': not last['repairs'],
             'a restart writes nothing': again['transactions'] == 0,
             'and leaves the same rules': before == after and 'chain' in before,
+            'the engine judges what is left as the evaluator does': alike,
         }
     for name, holds in checks.items():
         print(f'{"ok" if holds else "FAILED"}: {name}')

@@ -8,8 +8,8 @@
  *   {"check": true}        prints "ok" if all that was told in steps is what a fresh calculation
  *                          makes of the objects, else both in JSON
  *
- * The node is named n1. An object with errors ends it, unless it is called with --lenient: then
- * "put" prints "valid", or the first error's field and message. */
+ * An object with errors ends it, unless it is called with --lenient: then "put" prints "valid", or
+ * the first error's field and message. The node is named n1, or as --node says. */
 #include "base/vec.h"
 #include "policy/verdict.h"
 
@@ -21,6 +21,7 @@ struct held {
 };
 
 static bool is_lenient;
+static const char *node_name = "n1";
 
 struct engine {
     struct mirror *mirror;
@@ -138,7 +139,7 @@ static void explain(const struct engine *x, const struct jnode *n) {
 
 static void check(const struct engine *x) {
     struct mirror *m = mirror_new();
-    struct calc *c = calc_new(STR("n1"), &mirror_calc_ops, m);
+    struct calc *c = calc_new(str_c(node_name), &mirror_calc_ops, m);
     for (size_t i = x->objects.n; i-- > 0;) { /* in another order */
         struct arena a = {0};
         (void)tell(c, parse(str_c(x->objects.p[i].text), &a), true, &a);
@@ -190,9 +191,12 @@ static void take(struct engine *x, struct str line) {
 }
 
 int main(int argc, char **argv) {
-    is_lenient = argc > 1 && strcmp(argv[1], "--lenient") == 0;
+    for (int i = 1; i < argc; i++) {
+        is_lenient |= strcmp(argv[i], "--lenient") == 0;
+        node_name = strcmp(argv[i], "--node") == 0 && i + 1 < argc ? argv[++i] : node_name;
+    }
     struct engine x = {.mirror = mirror_new()};
-    x.calc = calc_new(STR("n1"), &mirror_calc_ops, x.mirror);
+    x.calc = calc_new(str_c(node_name), &mirror_calc_ops, x.mirror);
     char *line = NULL;
     size_t cap = 0;
     for (ssize_t n; (n = getline(&line, &cap, stdin)) > 0;) {

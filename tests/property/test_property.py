@@ -30,8 +30,8 @@ STEPS, PACKETS = 12, 60
 class Engine:
     """The program under test; one process for each world."""
 
-    def __init__(self, path, stderr=None):
-        self.process = subprocess.Popen([path], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    def __init__(self, path, stderr=None, node='n1'):
+        self.process = subprocess.Popen([path, '--node', node], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                         stderr=stderr, text=True)
 
     def close(self):
