@@ -140,9 +140,10 @@ struct epsrc {
     char *key;
     bool has_pod;
     struct arena pod_a;
-    struct str pod_ns, pod_name;
+    struct str pod_ns, pod_name; /* parts of key */
     struct k8s_pod pod;
-    struct str_map pod_labels;
+    uint32_t *pod_pairs; /* its labels, referenced: their texts are kept once for all pods */
+    uint32_t n_pod_pairs;
     struct item *pod_item; /* of a pod that has no WorkloadEndpoint here */
     VEC(struct wep *) weps;
 };

@@ -36,7 +36,7 @@ static struct epsrc *source_get(struct calc *c, struct str key) {
     mg_assert(s != NULL);
     s->key = strndup(key.p, key.n);
     mg_assert(s->key != NULL);
-    s->pod_a.first_bytes = 512;
+    s->pod_a.first_bytes = 192;
     *map_src_put(&c->sources, str_c(s->key), NULL) = s;
     return s;
 }
@@ -72,9 +72,17 @@ static size_t pod_ports(const struct k8s_pod *p, struct arena *a, struct endpoin
 }
 
 /* What a Pod says of its endpoint: labels, profiles, ports. Strings in a. */
-static void from_pod(const struct epsrc *s, struct arena *a, struct item_in *in) {
+static void from_pod(const struct calc *c, const struct epsrc *s, struct arena *a,
+                     struct item_in *in) {
     struct str *profiles = arena_array(a, struct str, 2);
-    in->labels = &s->pod_labels;
+    struct str_map *labels = arena_new(a, struct str_map);
+    labels->p = arena_array(a, struct str_pair, s->n_pod_pairs);
+    labels->n = s->n_pod_pairs;
+    for (uint32_t i = 0; i < s->n_pod_pairs; i++) {
+        struct label l = ltab_label(c->labels, s->pod_pairs[i]);
+        labels->p[i] = (struct str_pair){l.key, l.value};
+    }
+    in->labels = labels;
     in->ns = s->pod_ns;
     in->orchestrator = STR("k8s");
     profiles[in->n_profiles++] = arena_printf(a, "kns.%.*s", STR_FMT(s->pod_ns));
@@ -138,7 +146,7 @@ static void update_wep(struct calc *c, struct epsrc *s, struct wep *w, struct st
     }
     struct item_in in = {.nets = w->spec.ip_networks.p, .n_nets = w->spec.ip_networks.n};
     if (s->has_pod) {
-        from_pod(s, a, &in);
+        from_pod(c, s, a, &in);
     } else {
         from_wep(w, ns, &in);
     }
@@ -178,8 +186,17 @@ static void update_pod_item(struct calc *c, struct epsrc *s, struct arena *a) {
         nets[i] = (struct prefix){s->pod.ips.p[i], (uint8_t)ip_bits(&s->pod.ips.p[i])};
     }
     struct item_in in = {.nets = nets, .n_nets = s->pod.ips.n};
-    from_pod(s, a, &in);
+    from_pod(c, s, a, &in);
     item_set(c, &s->pod_item, &in);
+}
+
+static void drop_pod(struct calc *c, struct epsrc *s) {
+    for (uint32_t i = 0; i < s->n_pod_pairs; i++) {
+        ltab_unref(c->labels, s->pod_pairs[i]);
+    }
+    s->n_pod_pairs = 0;
+    s->has_pod = false;
+    arena_fini(&s->pod_a);
 }
 
 static void source_free(struct calc *c, struct epsrc *s) {
@@ -188,7 +205,7 @@ static void source_free(struct calc *c, struct epsrc *s) {
         wep_free(c, s->weps.p[--s->weps.n]);
     }
     vec_fini(&s->weps);
-    arena_fini(&s->pod_a);
+    drop_pod(c, s);
     free(s->key);
     free(s);
 }
@@ -214,14 +231,18 @@ static struct str make_key(struct buf *b, struct str ns, struct str name) {
     return buf_view(b);
 }
 
-static void keep_pod(struct epsrc *s, struct str ns, struct str name, const struct object *o) {
+static void keep_pod(struct calc *c, struct epsrc *s, struct str ns, const struct object *o) {
     struct arena *a = &s->pod_a;
-    arena_fini(a);
+    drop_pod(c, s);
     const struct k8s_pod *p = o->spec;
     s->has_pod = true;
-    s->pod_ns = arena_dup(a, ns);
-    s->pod_name = arena_dup(a, name);
-    copy_labels(a, &s->pod_labels, &o->meta.labels);
+    s->pod_ns = str_n(s->key, ns.n); /* key is "NAMESPACE/NAME" */
+    s->pod_name = str_c(s->key + ns.n + 1);
+    s->pod_pairs = arena_array(a, uint32_t, o->meta.labels.n);
+    for (size_t i = 0; i < o->meta.labels.n; i++) {
+        s->pod_pairs[s->n_pod_pairs++] =
+            ltab_ref(c->labels, o->meta.labels.p[i].key, o->meta.labels.p[i].value);
+    }
     s->pod = (struct k8s_pod){.node_name = copy(a, p->node_name),
                               .service_account_name = copy(a, p->service_account_name),
                               .host_network = p->host_network,
@@ -242,15 +263,14 @@ void pod_object(struct calc *c, struct str ns, struct str name, const struct obj
     if (!o || !o->spec) {
         struct epsrc **s = map_src_get(&c->sources, key);
         if (s) {
-            (*s)->has_pod = false;
-            arena_fini(&(*s)->pod_a);
+            drop_pod(c, *s);
             update_source(c, *s, ns);
         }
         calc_problem(c, &model_kinds[K_POD], ns, name, STR_NULL);
         return;
     }
     struct epsrc *s = source_get(c, key);
-    keep_pod(s, ns, name, o);
+    keep_pod(c, s, ns, o);
     update_source(c, s, ns);
 }
 
