@@ -206,8 +206,8 @@ static int convert(const struct converting *x, const struct admin_rule *in, stru
     return 0;
 }
 
-void admin_rules(const struct admin_policy *p, enum calc_dir dir, struct arena *a,
-                 struct rule **out, size_t *n_out, struct err *problem) {
+struct written *admin_rules(const struct admin_policy *p, enum calc_dir dir, struct err *problem) {
+    struct arena a = {.first_bytes = 1024};
     rule_vec v = {0};
     size_t n = dir == CALC_INGRESS ? p->ingress.n : p->egress.n;
     const struct admin_rule *in = dir == CALC_INGRESS ? p->ingress.p : p->egress.p;
@@ -219,7 +219,7 @@ void admin_rules(const struct admin_policy *p, enum calc_dir dir, struct arena *
                                allows                   ? RULE_ALLOW
                                : str_is(action, "Deny") ? RULE_DENY
                                                         : RULE_PASS,
-                               (uint16_t)i, a, &v};
+                               (uint16_t)i, &a, &v};
         size_t before = v.n;
         struct err e;
         int r = allows || closes
@@ -238,7 +238,8 @@ void admin_rules(const struct admin_policy *p, enum calc_dir dir, struct arena *
                     e.msg, closes ? "denies everything" : "allows nothing");
         }
     }
-    *out = rules_copy(a, v.p, v.n);
-    *n_out = v.n;
+    struct written *w = rules_pack(v.p, v.n, false);
     vec_fini(&v);
+    arena_fini(&a);
+    return w;
 }

@@ -112,7 +112,7 @@ void calc_flush(struct calc *c) {
 static void replay_rulesets(const struct ruleset dirs[2], const struct calc_ops *ops, void *arg) {
     for (int d = 0; d < 2; d++) {
         if (dirs[d].is_out) {
-            ops->policy(arg, &dirs[d].out);
+            ops->policy(arg, &dirs[d].compiled->out);
         }
     }
 }

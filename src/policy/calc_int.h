@@ -46,33 +46,39 @@ struct cset {
 
 /* ---- rules of a policy or profile in one direction ---- */
 
+struct written; /* the rules as written, packed */
+
+/* What the sink has. In one block. */
+struct compiled {
+    struct calc_policy out;
+    struct arena a;     /* holds this, too */
+    struct cset **sets; /* one reference each */
+    size_t n_sets;
+};
+
 struct ruleset {
     uint32_t id;
     enum calc_dir dir;
-    const struct rule *rules; /* in the owner's arena */
-    size_t n_rules;
-    bool is_out;    /* the sink has it */
-    bool is_stale;  /* the sink's is not what the rules say now */
-    struct arena a; /* of the compiled rules */
-    struct calc_policy out;
-    VEC(struct cset *) sets; /* one reference each */
+    bool is_out;                   /* the sink has it */
+    bool is_stale;                 /* the sink's is not what the rules say now */
+    const struct written *written; /* the owner's */
+    struct compiled *compiled;     /* NULL: not needed */
 };
 
 struct item;
 
 struct cpol {
     const struct kind *kind;
-    struct arena a; /* everything as written */
-    struct str key; /* "KIND/ns/name", the map's */
+    struct str key; /* "KIND/ns/name", the map's; ns and name are parts of it */
     struct str kind_text, tier, ns, name;
     bool has_order;
     double order;
     unsigned types;
     bool is_staged; /* no part in any decision */
     bool is_untracked, is_pre_dnat, is_on_forward;
-    char *replaces; /* of staged: key of the enforced policy that it stands for */
-    const struct selector *sel;
+    char *replaces;    /* of staged: key of the enforced policy that it stands for */
     struct lsel *lsel; /* in the index of local endpoints */
+    struct written *written[2];
     struct ruleset dirs[2];
     VEC(struct item *) matched;
     bool is_dirty, is_gone;
@@ -84,8 +90,7 @@ struct prof_def {
     bool exists;
     struct arena a;
     struct str_map labels;
-    const struct rule *rules[2];
-    size_t n_rules[2];
+    struct written *written[2];
 };
 
 struct cprof {
@@ -257,13 +262,11 @@ void csets_emit_gone(struct calc *c);
 void cset_free(struct calc *c, struct cset *s);
 
 /* ---- compile.c ---- */
-/* Copies rules as written into an arena. */
-struct rule *rules_copy(struct arena *a, const struct rule *src, size_t n);
-/* The same, and numbers them. */
-struct rule *rules_keep(struct arena *a, const struct rule *src, size_t n);
-/* Compiles the rules into s->out; takes references to sets. ns: of the policy, empty if none.
- * problem: filled with the first thing that can't be enforced as written (left alone otherwise). */
-void ruleset_compile(struct calc *c, struct ruleset *s, struct str ns, struct err *problem);
+/* Compiles the rules; takes references to sets. head: whose they are; its ns goes for selectors,
+ * its texts must live as long as the owner. problem: filled with the first thing that can't be
+ * enforced as written (left alone otherwise). */
+void ruleset_compile(struct calc *c, struct ruleset *s, const struct calc_policy *head,
+                     struct err *problem);
 void ruleset_release(struct calc *c, struct ruleset *s);
 /* Appends text in parentheses, after " && " if there is something already. */
 void selector_and(struct buf *b, struct str text);
@@ -272,21 +275,28 @@ void selector_and(struct buf *b, struct str text);
 MG_NODISCARD int selector_prefixed(struct str text, const char *prefix, const char *existence,
                                    struct arena *a, struct buf *out, struct err *e);
 
+/* ---- written.c ---- */
+/* Caller owns; NULL if there are none. To be freed by free(). numbers_them: they are the policy's
+ * own and in order; else each says which it is of. */
+struct written *rules_pack(const struct rule *r, size_t n, bool numbers_them);
+size_t rules_count(const struct written *w);
+/* In the arena; texts are views of w. */
+struct rule *rules_unpack(const struct written *w, struct arena *a);
+
 /* ---- k8s.c ---- */
 /* Selector text of a Kubernetes label selector; an empty one gives "". */
 MG_NODISCARD int k8s_selector(const struct label_selector *s, struct buf *out, struct err *e);
-/* The policy's rules as Calico's, in the arena. problem as in ruleset_compile. */
-void k8s_rules(const struct k8s_network_policy *p, enum calc_dir dir, struct arena *a,
-               struct rule **out, size_t *n_out, struct err *problem);
+/* The policy's rules as Calico's; caller owns. problem as in ruleset_compile. */
+struct written *k8s_rules(const struct k8s_network_policy *p, enum calc_dir dir,
+                          struct err *problem);
 
 /* ---- admin.c ---- */
 struct admin_policy;
 /* Selector text of the pods that the policy is for. */
 MG_NODISCARD int admin_subject(const struct admin_policy *p, struct arena *a, struct buf *out,
                                struct err *e);
-/* Its rules as Calico's, in the arena. problem as in ruleset_compile. */
-void admin_rules(const struct admin_policy *p, enum calc_dir dir, struct arena *a,
-                 struct rule **out, size_t *n_out, struct err *problem);
+/* Its rules as Calico's; caller owns. problem as in ruleset_compile. */
+struct written *admin_rules(const struct admin_policy *p, enum calc_dir dir, struct err *problem);
 
 /* ---- policies.c ---- */
 void policy_object(struct calc *c, const struct kind *k, struct str ns, struct str name,

@@ -8,72 +8,6 @@
 
 enum { SEL_TEXT_MAX = 1 << 20 };
 
-/* ---- copies of what was written ---- */
-
-static struct str dup(struct arena *a, struct str s) {
-    return s.p ? arena_dup(a, s) : STR_NULL;
-}
-
-#define COPY_LIST(a, dst, src)                                            \
-    do {                                                                  \
-        (dst) = (src);                                                    \
-        (dst).p = arena_alloc((a), (src).n * sizeof(*(src).p));           \
-        if ((src).n) {                                                    \
-            memcpy((void *)(dst).p, (src).p, (src).n * sizeof(*(src).p)); \
-        }                                                                 \
-    } while (0)
-
-static void copy_ports(struct arena *a, struct port_spec *p, size_t n) {
-    for (size_t i = 0; i < n; i++) {
-        p[i].name = dup(a, p[i].name);
-    }
-}
-
-static void copy_entity(struct arena *a, struct entity_rule *dst, const struct entity_rule *src) {
-    *dst = *src;
-    COPY_LIST(a, dst->nets, src->nets);
-    COPY_LIST(a, dst->not_nets, src->not_nets);
-    COPY_LIST(a, dst->ports, src->ports);
-    COPY_LIST(a, dst->not_ports, src->not_ports);
-    copy_ports(a, dst->ports.p, dst->ports.n);
-    copy_ports(a, dst->not_ports.p, dst->not_ports.n);
-    dst->selector = dup(a, src->selector);
-    dst->not_selector = dup(a, src->not_selector);
-    dst->namespace_selector = dup(a, src->namespace_selector);
-    dst->services.name = dup(a, src->services.name);
-    dst->services.ns = dup(a, src->services.ns);
-    dst->service_accounts.selector = dup(a, src->service_accounts.selector);
-    COPY_LIST(a, dst->service_accounts.names, src->service_accounts.names);
-    for (size_t i = 0; i < dst->service_accounts.names.n; i++) {
-        dst->service_accounts.names.p[i] = dup(a, src->service_accounts.names.p[i]);
-    }
-}
-
-static void rule_copy(struct arena *a, struct rule *dst, const struct rule *src) {
-    *dst = *src;
-    /* HTTP matches and annotations are not for the packet path. */
-    dst->http = (struct http_match){.set = src->http.set};
-    dst->annotations = (struct str_map){.set = false};
-    copy_entity(a, &dst->source, &src->source);
-    copy_entity(a, &dst->destination, &src->destination);
-}
-
-struct rule *rules_copy(struct arena *a, const struct rule *src, size_t n) {
-    struct rule *dst = arena_array(a, struct rule, n);
-    for (size_t i = 0; i < n; i++) {
-        rule_copy(a, &dst[i], &src[i]);
-    }
-    return dst;
-}
-
-struct rule *rules_keep(struct arena *a, const struct rule *src, size_t n) {
-    struct rule *dst = rules_copy(a, src, n);
-    for (size_t i = 0; i < n; i++) {
-        dst[i].index = (uint16_t)i;
-    }
-    return dst;
-}
-
 /* ---- selectors ---- */
 
 void selector_and(struct buf *b, struct str text) {
@@ -185,22 +119,35 @@ static size_t merge_ports(struct calc_ports *p, size_t n) {
 
 struct compiling {
     struct calc *c;
-    struct ruleset *s;
+    struct compiled *to;
+    struct arena *a; /* to's */
+    enum calc_dir dir;
     struct arena *scratch;
     uint8_t protocol; /* of the rule; 0 = any */
 };
 
 static uint32_t keep(struct compiling *x, struct cset *set) {
-    vec_push(&x->s->sets, set);
+    x->to->sets[x->to->n_sets++] = set;
     return set->id;
+}
+
+static void *array_or_null(struct arena *a, size_t bytes) {
+    return bytes ? arena_alloc(a, bytes) : NULL;
+}
+
+static const struct prefix *copy_nets(struct arena *a, const struct prefix *p, size_t n) {
+    return n ? memcpy(arena_array(a, struct prefix, n), p, n * sizeof(*p)) : NULL;
 }
 
 static void compile_ports(struct compiling *x, const struct port_spec *in, size_t n,
                           struct str sel_text, const struct calc_ports **out, size_t *n_out,
                           const uint32_t **sets, size_t *n_sets) {
-    struct calc_ports *p = arena_array(&x->s->a, struct calc_ports, n);
-    uint32_t *ids = arena_array(&x->s->a, uint32_t, n);
-    size_t k = 0, m = 0;
+    size_t n_named = 0, k = 0, m = 0;
+    for (size_t i = 0; i < n; i++) {
+        n_named += in[i].name.p != NULL;
+    }
+    struct calc_ports *p = array_or_null(x->a, (n - n_named) * sizeof(*p));
+    uint32_t *ids = array_or_null(x->a, n_named * sizeof(*ids));
     for (size_t i = 0; i < n; i++) {
         if (in[i].name.p) {
             struct str text = sel_text.n ? sel_text : STR("all()");
@@ -226,16 +173,10 @@ static uint8_t net_families(const struct prefix *p, size_t n) {
 /* One side. ERR_INVALID: something in it can't be understood. */
 static int compile_side(struct compiling *x, const struct entity_rule *in, struct str ns,
                         bool is_source, struct calc_side *out, uint8_t *families, struct err *e) {
-    struct arena *a = &x->s->a;
-    *out = (struct calc_side){.nets = NULL};
-    out->nets = memcpy(arena_array(a, struct prefix, in->nets.n),
-                       in->nets.p ? in->nets.p : (const struct prefix *)a,
-                       in->nets.n * sizeof(struct prefix));
-    out->n_nets = in->nets.n;
-    out->not_nets = memcpy(arena_array(a, struct prefix, in->not_nets.n),
-                           in->not_nets.p ? in->not_nets.p : (const struct prefix *)a,
-                           in->not_nets.n * sizeof(struct prefix));
-    out->n_not_nets = in->not_nets.n;
+    *out = (struct calc_side){.nets = copy_nets(x->a, in->nets.p, in->nets.n),
+                              .n_nets = in->nets.n,
+                              .not_nets = copy_nets(x->a, in->not_nets.p, in->not_nets.n),
+                              .n_not_nets = in->not_nets.n};
     *families &= net_families(in->nets.p, in->nets.n);
     *families &= net_families(in->not_nets.p, in->not_nets.n);
     struct str text = STR_NULL;
@@ -316,7 +257,7 @@ static void compile_rule(struct compiling *x, const struct rule *in, struct str 
     }
     if (r < 0) {
         if (!problem->code) {
-            err_set(problem, r, "%s[%u]: %s", x->s->dir == CALC_INGRESS ? "ingress" : "egress",
+            err_set(problem, r, "%s[%u]: %s", x->dir == CALC_INGRESS ? "ingress" : "egress",
                     in->index, e.msg);
         }
         if (in->action == RULE_DENY) {
@@ -340,34 +281,67 @@ static void compile_rule(struct compiling *x, const struct rule *in, struct str 
     }
 }
 
-void ruleset_compile(struct calc *c, struct ruleset *s, struct str ns, struct err *problem) {
-    VEC(struct cset *) old = {s->sets.p, s->sets.n, s->sets.cap};
-    s->sets.p = NULL;
-    s->sets.n = s->sets.cap = 0;
-    struct arena old_arena = s->a;
-    s->a = (struct arena){.first_bytes = 256};
-    struct arena scratch = {.first_bytes = 1024};
-    struct compiling x = {.c = c, .s = s, .scratch = &scratch};
-    struct calc_rule *rules = arena_array(&s->a, struct calc_rule, s->n_rules);
-    for (size_t i = 0; i < s->n_rules; i++) {
-        compile_rule(&x, &s->rules[i], ns, &rules[i], problem);
+/* Room for all of it, so that a policy's compiled rules are one block. Each list is rounded up. */
+static size_t bytes_of(const struct rule *r, size_t n, size_t *n_sets_max) {
+    size_t bytes = sizeof(struct compiled) + n * sizeof(struct calc_rule) + 64;
+    *n_sets_max = 0;
+    for (size_t i = 0; i < n; i++) {
+        const struct entity_rule *sides[] = {&r[i].source, &r[i].destination};
+        for (size_t k = 0; k < 2; k++) {
+            const struct entity_rule *e = sides[k];
+            size_t n_nets = e->nets.n + e->not_nets.n, n_ports = e->ports.n + e->not_ports.n;
+            bytes += n_nets * sizeof(struct prefix) + n_ports * sizeof(struct calc_ports);
+            bytes += (n_nets > 0) * 32U + (n_ports > 0) * 64U;
+            *n_sets_max += 3; /* selector, not selector, service */
+            for (size_t p = 0; p < n_ports; p++) {
+                const struct port_spec *spec =
+                    p < e->ports.n ? &e->ports.p[p] : &e->not_ports.p[p - e->ports.n];
+                *n_sets_max += spec->name.p != NULL;
+            }
+        }
     }
+    return bytes + *n_sets_max * (sizeof(struct cset *) + sizeof(uint32_t));
+}
+
+static void compiled_free(struct calc *c, struct compiled *x) {
+    for (size_t i = 0; x && i < x->n_sets; i++) {
+        cset_unref(c, x->sets[i]);
+    }
+    if (x) {
+        struct arena a = x->a;
+        arena_fini(&a);
+    }
+}
+
+void ruleset_compile(struct calc *c, struct ruleset *s, const struct calc_policy *head,
+                     struct err *problem) {
+    struct arena scratch = {.first_bytes = 4096}, a = {.head = NULL};
+    const struct rule *written = rules_unpack(s->written, &scratch);
+    size_t n = rules_count(s->written), n_sets_max;
+    a.first_bytes = (uint32_t)bytes_of(written, n, &n_sets_max);
+    struct compiled *to = arena_new(&a, struct compiled);
+    to->sets = arena_array(&a, struct cset *, n_sets_max);
+    struct compiling x = {.c = c, .to = to, .a = &a, .dir = s->dir, .scratch = &scratch};
+    struct calc_rule *rules = arena_array(&a, struct calc_rule, n);
+    for (size_t i = 0; i < n; i++) {
+        compile_rule(&x, &written[i], head->ns, &rules[i], problem);
+    }
+    mg_assert(to->n_sets <= n_sets_max);
     arena_fini(&scratch);
-    s->out.rules = rules;
-    s->out.n_rules = s->n_rules;
+    to->out = *head;
+    to->out.id = s->id;
+    to->out.dir = s->dir;
+    to->out.rules = rules;
+    to->out.n_rules = n;
+    to->a = a;
     /* Only now: a set that is wanted again must not be made anew. The sink keeps pointers into the
-     * old arena until it is told of the new rules, at this same flush. */
-    for (size_t i = 0; i < old.n; i++) {
-        cset_unref(c, old.p[i]);
-    }
-    vec_fini(&old);
-    arena_fini(&old_arena);
+     * old block until it is told of the new rules, at this same flush. */
+    struct compiled *old = s->compiled;
+    s->compiled = to;
+    compiled_free(c, old);
 }
 
 void ruleset_release(struct calc *c, struct ruleset *s) {
-    for (size_t i = 0; i < s->sets.n; i++) {
-        cset_unref(c, s->sets.p[i]);
-    }
-    vec_fini(&s->sets);
-    arena_fini(&s->a);
+    compiled_free(c, s->compiled);
+    s->compiled = NULL;
 }

@@ -265,8 +265,9 @@ static void add_rules(const struct k8s_rule *in, enum calc_dir dir, size_t index
     groups_fini(&groups);
 }
 
-void k8s_rules(const struct k8s_network_policy *p, enum calc_dir dir, struct arena *a,
-               struct rule **out, size_t *n_out, struct err *problem) {
+struct written *k8s_rules(const struct k8s_network_policy *p, enum calc_dir dir,
+                          struct err *problem) {
+    struct arena a = {.first_bytes = 1024};
     rule_vec v = {0};
     size_t n = dir == CALC_INGRESS ? p->ingress.n : p->egress.n;
     const struct k8s_rule *in = dir == CALC_INGRESS ? p->ingress.p : p->egress.p;
@@ -276,9 +277,10 @@ void k8s_rules(const struct k8s_network_policy *p, enum calc_dir dir, struct are
         n = 0;
     }
     for (size_t i = 0; i < n; i++) {
-        add_rules(&in[i], dir, i, a, &v, problem);
+        add_rules(&in[i], dir, i, &a, &v, problem);
     }
-    *out = rules_copy(a, v.p, v.n); /* its texts may still be the caller's */
-    *n_out = v.n;
+    struct written *w = rules_pack(v.p, v.n, false);
     vec_fini(&v);
+    arena_fini(&a);
+    return w;
 }

@@ -143,7 +143,7 @@ void calc_each_policy(const struct calc *c, void (*cb)(void *arg, const struct c
                                         .types = x->types,
                                         .n_selected = x->matched.n};
         for (int d = 0; d < 2; d++) {
-            info.n_rules[d] = x->dirs[d].n_rules;
+            info.n_rules[d] = rules_count(x->written[d]);
             info.ids[d] = x->dirs[d].id;
         }
         cb(arg, &info);
@@ -152,6 +152,16 @@ void calc_each_policy(const struct calc *c, void (*cb)(void *arg, const struct c
 }
 
 /* ---- what a policy says ---- */
+
+static void set_rules(struct cpol *p, enum calc_dir dir, struct written *take_w) {
+    free(p->written[dir]);
+    p->written[dir] = take_w;
+}
+
+static void no_rules(struct cpol *p) {
+    set_rules(p, CALC_INGRESS, NULL);
+    set_rules(p, CALC_EGRESS, NULL);
+}
 
 /* A policy that can't be read as it was meant: where it stands and what it says may be wrong, so it
  * comes before all others and denies. */
@@ -163,8 +173,7 @@ static void close_all(struct cpol *p) {
     p->types = POLICY_INGRESS | POLICY_EGRESS;
     p->is_untracked = p->is_pre_dnat = p->is_on_forward = false;
     for (int d = 0; d < 2; d++) {
-        p->dirs[d].rules = &deny_all;
-        p->dirs[d].n_rules = 1;
+        set_rules(p, (enum calc_dir)d, rules_pack(&deny_all, 1, true));
     }
 }
 
@@ -175,19 +184,17 @@ static void and_namespace(struct buf *b, struct str ns) {
     selector_and(b, buf_view(&t));
 }
 
-static int read_calico(struct cpol *p, const struct policy_spec *s, struct str ns, struct buf *sel,
-                       struct err *e) {
-    p->tier = s->tier.n ? arena_dup(&p->a, s->tier) : STR("default");
+static int read_calico(struct cpol *p, const struct policy_spec *s, struct str ns, struct arena *a,
+                       struct buf *sel, struct err *e) {
+    p->tier = s->tier.n ? s->tier : STR("default");
     p->has_order = s->order.set;
     p->order = s->order.v;
     p->types = s->types ? s->types : POLICY_INGRESS | POLICY_EGRESS;
     p->is_untracked = s->do_not_track;
     p->is_pre_dnat = s->pre_dnat;
     p->is_on_forward = s->apply_on_forward;
-    p->dirs[CALC_INGRESS].rules = rules_keep(&p->a, s->ingress.p, s->ingress.n);
-    p->dirs[CALC_INGRESS].n_rules = s->ingress.n;
-    p->dirs[CALC_EGRESS].rules = rules_keep(&p->a, s->egress.p, s->egress.n);
-    p->dirs[CALC_EGRESS].n_rules = s->egress.n;
+    set_rules(p, CALC_INGRESS, rules_pack(s->ingress.p, s->ingress.n, true));
+    set_rules(p, CALC_EGRESS, rules_pack(s->egress.p, s->egress.n, true));
     if (s->is_broken) {
         close_all(p);
     }
@@ -195,11 +202,11 @@ static int read_calico(struct cpol *p, const struct policy_spec *s, struct str n
     if (ns.n) {
         and_namespace(sel, ns);
     } else if (s->namespace_selector.n) {
-        r = selector_prefixed(s->namespace_selector, "pcns.", LABEL_NAMESPACE, &p->a, sel, e);
+        r = selector_prefixed(s->namespace_selector, "pcns.", LABEL_NAMESPACE, a, sel, e);
     }
     if (r == 0 && s->service_account_selector.n) {
-        r = selector_prefixed(s->service_account_selector, "pcsa.", LABEL_SERVICE_ACCOUNT, &p->a,
-                              sel, e);
+        r = selector_prefixed(s->service_account_selector, "pcsa.", LABEL_SERVICE_ACCOUNT, a, sel,
+                              e);
     }
     if (r == 0 && str_trim(s->selector).n) {
         selector_and(sel, s->selector);
@@ -217,13 +224,11 @@ static int read_k8s(struct cpol *p, const struct k8s_network_policy *s, struct s
         p->types |= str_is(s->policy_types.p[i], "Egress") ? POLICY_EGRESS : POLICY_INGRESS;
     }
     for (int d = 0; d < 2; d++) {
-        struct rule *rules;
-        k8s_rules(s, (enum calc_dir)d, &p->a, &rules, &p->dirs[d].n_rules, problem);
-        p->dirs[d].rules = rules;
+        set_rules(p, (enum calc_dir)d, k8s_rules(s, (enum calc_dir)d, problem));
     }
     if (s->is_broken) { /* it can only allow */
         p->types = POLICY_INGRESS | POLICY_EGRESS;
-        p->dirs[CALC_INGRESS].n_rules = p->dirs[CALC_EGRESS].n_rules = 0;
+        no_rules(p);
     }
     selector_and(sel, STR(LABEL_ORCHESTRATOR " == 'k8s'"));
     and_namespace(sel, ns);
@@ -237,8 +242,8 @@ static int read_k8s(struct cpol *p, const struct k8s_network_policy *s, struct s
 }
 
 /* A policy's types are the directions that it has rules for. */
-static int read_admin(struct cpol *p, const struct admin_policy *s, struct buf *sel,
-                      struct err *problem, struct err *e) {
+static int read_admin(struct cpol *p, const struct admin_policy *s, struct arena *a,
+                      struct buf *sel, struct err *problem, struct err *e) {
     bool is_baseline = str_is(s->tier, "Baseline");
     switch ((int)p->kind->id) {
     case K_ADMIN_NETWORK_POLICY:
@@ -257,17 +262,15 @@ static int read_admin(struct cpol *p, const struct admin_policy *s, struct buf *
     p->has_order = true;
     p->order = s->priority.set ? (double)s->priority.v : 0;
     for (int d = 0; d < 2; d++) {
-        struct rule *rules;
-        admin_rules(s, (enum calc_dir)d, &p->a, &rules, &p->dirs[d].n_rules, problem);
-        p->dirs[d].rules = rules;
-        if (p->dirs[d].n_rules) {
+        set_rules(p, (enum calc_dir)d, admin_rules(s, (enum calc_dir)d, problem));
+        if (p->written[d]) {
             p->types |= d == CALC_INGRESS ? POLICY_INGRESS : POLICY_EGRESS;
         }
     }
     if (s->is_broken) {
         close_all(p);
     }
-    return admin_subject(s, &p->a, sel, e);
+    return admin_subject(s, a, sel, e);
 }
 
 static const char *kind_text(const struct kind *k) {
@@ -293,6 +296,18 @@ static const struct kind *staged_for(const struct kind *k) {
 static struct str policy_key(struct buf *b, const struct kind *k, struct str ns, struct str name) {
     buf_printf(b, "%s/%.*s/%.*s", kind_text(k), STR_FMT(ns), STR_FMT(name));
     return buf_view(b);
+}
+
+/* One block for all: the key, then the tier. */
+static void keep_texts(struct cpol *p, struct str key) {
+    char *block = malloc(key.n + p->tier.n);
+    mg_assert(block != NULL);
+    memcpy(block, key.p, key.n);
+    memcpy(block + key.n, p->tier.p, p->tier.n);
+    p->key = str_n(block, key.n);
+    p->ns = str_n(block + p->kind_text.n + 1, p->ns.n);
+    p->name = str_n(block + key.n - p->name.n, p->name.n);
+    p->tier = str_n(block + key.n, p->tier.n);
 }
 
 /* ---- staged policies ---- */
@@ -323,7 +338,7 @@ static void read_staged(struct cpol *p, struct str action) {
         p->types = 0;
     }
     if (is_delete || !action.n || str_is(action, "Set")) {
-        struct buf b = BUF_INIT(2048);
+        struct buf b = BUF_INIT(1U << 20);
         (void)policy_key(&b, staged_for(p->kind), p->ns, p->name);
         p->replaces = strndup(b.p, b.n);
         mg_assert(p->replaces != NULL);
@@ -331,8 +346,10 @@ static void read_staged(struct cpol *p, struct str action) {
     }
 }
 
-static int read_spec(struct cpol *p, const void *spec, struct buf *sel, struct err *problem,
-                     struct err *e) {
+/* The tier's text may still be the object's. a: for texts that the selector is put together from.
+ */
+static int read_spec(struct cpol *p, const void *spec, struct arena *a, struct buf *sel,
+                     struct err *problem, struct err *e) {
     int r;
     switch ((int)p->kind->id) {
     case K_K8S_NETWORK_POLICY:
@@ -342,9 +359,9 @@ static int read_spec(struct cpol *p, const void *spec, struct buf *sel, struct e
     case K_CLUSTER_NETWORK_POLICY:
     case K_ADMIN_NETWORK_POLICY:
     case K_BASELINE_ADMIN_NETWORK_POLICY:
-        return read_admin(p, spec, sel, problem, e);
+        return read_admin(p, spec, a, sel, problem, e);
     default:
-        r = read_calico(p, spec, p->ns, sel, e);
+        r = read_calico(p, spec, p->ns, a, sel, e);
     }
     if (staged_for(p->kind)) {
         read_staged(p, p->kind->id == K_STAGED_KUBERNETES_NETWORK_POLICY
@@ -410,7 +427,7 @@ static bool same_place(const struct cpol *p, const struct cpol *old) {
 
 void policy_object(struct calc *c, const struct kind *k, struct str ns, struct str name,
                    const struct object *o) {
-    MG_CLEANUP(buf_fini) struct buf key = BUF_INIT(2048);
+    MG_CLEANUP(buf_fini) struct buf key = BUF_INIT(1U << 20);
     struct cpol **found = map_pol_get(&c->policies, policy_key(&key, k, ns, name));
     if (!o || !o->spec) {
         if (found) {
@@ -421,17 +438,17 @@ void policy_object(struct calc *c, const struct kind *k, struct str ns, struct s
     }
     struct cpol *p = calloc(1, sizeof(*p));
     mg_assert(p != NULL);
-    p->a.first_bytes = 512;
+    struct arena a = {.first_bytes = 2048};
+    const struct selector *selector = NULL;
     p->kind = k;
-    p->key = arena_dup(&p->a, buf_view(&key));
     p->kind_text = str_c(kind_text(k));
-    p->ns = arena_dup(&p->a, ns.p ? ns : STR(""));
-    p->name = arena_dup(&p->a, name);
+    p->ns = ns.p ? ns : STR("");
+    p->name = name;
     MG_CLEANUP(buf_fini) struct buf sel = BUF_INIT(8U << 20);
     struct err problem = {.code = 0}, e;
-    int r = read_spec(p, o->spec, &sel, &problem, &e);
+    int r = read_spec(p, o->spec, &a, &sel, &problem, &e);
     if (r == 0) {
-        r = selector_parse(buf_view(&sel), 16U << 20, &p->a, &p->sel, &e);
+        r = selector_parse(buf_view(&sel), 16U << 20, &a, &selector, &e);
     }
     if (r < 0) {
         /* Whom it selects is unknown. With the namespace's pods all selected, what it was meant to
@@ -443,11 +460,12 @@ void policy_object(struct calc *c, const struct kind *k, struct str ns, struct s
             and_namespace(&sel, p->ns);
         }
         p->types = is_admin(k) ? 0 : p->types;
-        r = selector_parse(buf_view(&sel), 16U << 20, &p->a, &p->sel, &e);
+        r = selector_parse(buf_view(&sel), 16U << 20, &a, &selector, &e);
         mg_assert(r == 0);
-        p->dirs[0].n_rules = p->dirs[1].n_rules = 0;
+        no_rules(p);
         p->tier = p->tier.p ? p->tier : STR("default");
     }
+    keep_texts(p, buf_view(&key));
     calc_problem(c, k, ns, name, problem.code ? str_c(problem.msg) : STR_NULL);
     bool keep_ids = found && same_place(p, *found);
     for (int d = 0; d < 2; d++) {
@@ -459,14 +477,7 @@ void policy_object(struct calc *c, const struct kind *k, struct str ns, struct s
         if (keep_ids) {
             (*found)->dirs[d].is_out = false; /* the new one has taken its place */
         }
-        s->out = (struct calc_policy){.id = s->id,
-                                      .dir = (enum calc_dir)d,
-                                      .kind = p->kind_text,
-                                      .tier = p->tier,
-                                      .ns = p->ns,
-                                      .name = p->name,
-                                      .is_staged = p->is_staged,
-                                      .is_untracked = p->is_untracked};
+        s->written = p->written[d];
     }
     if (found) {
         remove_policy(c, *found);
@@ -475,7 +486,8 @@ void policy_object(struct calc *c, const struct kind *k, struct str ns, struct s
         replace(c, p->replaces, true);
     }
     *map_pol_put(&c->policies, p->key, NULL) = p;
-    p->lsel = lidx_sel_new(c->local, p->sel, p);
+    p->lsel = lidx_sel_new(c->local, selector, p);
+    arena_fini(&a);
     struct matching m = {c, p};
     lidx_sel_each_match(c->local, p->lsel, on_match, &m);
     policy_dirty(c, p);
@@ -487,7 +499,8 @@ static void free_policy(struct calc *c, struct cpol *p) {
     ruleset_release(c, &p->dirs[0]);
     ruleset_release(c, &p->dirs[1]);
     vec_fini(&p->matched);
-    arena_fini(&p->a);
+    no_rules(p);
+    free((char *)(uintptr_t)p->key.p);
     free(p->replaces);
     free(p);
 }
@@ -496,7 +509,13 @@ static void update_dir(struct calc *c, struct cpol *p, struct ruleset *s, struct
     bool want = !p->is_gone && p->matched.n > 0 &&
                 (p->types & (s->dir == CALC_INGRESS ? POLICY_INGRESS : POLICY_EGRESS));
     if (want && (s->is_stale || !s->is_out)) {
-        ruleset_compile(c, s, p->ns, problem);
+        const struct calc_policy head = {.kind = p->kind_text,
+                                         .tier = p->tier,
+                                         .ns = p->ns,
+                                         .name = p->name,
+                                         .is_staged = p->is_staged,
+                                         .is_untracked = p->is_untracked};
+        ruleset_compile(c, s, &head, problem);
         s->is_stale = true; /* to be told, after the sets */
     } else if (!want) {
         if (s->is_out) {
@@ -534,7 +553,7 @@ void policies_emit(struct calc *c) {
                 (p->types & (d == CALC_INGRESS ? POLICY_INGRESS : POLICY_EGRESS))) {
                 s->is_stale = false;
                 s->is_out = true;
-                c->ops.policy(c->arg, &s->out);
+                c->ops.policy(c->arg, &s->compiled->out);
             }
         }
     }

@@ -6,6 +6,12 @@
 
 static const struct rule allow_all = {.action = RULE_ALLOW};
 
+static void allow_both(struct prof_def *d) {
+    for (int i = 0; i < 2; i++) {
+        d->written[i] = rules_pack(&allow_all, 1, true);
+    }
+}
+
 struct cprof *profile_get(struct calc *c, struct str name) {
     struct cprof **found = map_prof_get(&c->profiles, name);
     if (found) {
@@ -18,21 +24,20 @@ struct cprof *profile_get(struct calc *c, struct str name) {
     for (int d = 0; d < 2; d++) {
         p->dirs[d] =
             (struct ruleset){.id = ++c->next_id, .dir = (enum calc_dir)d, .is_stale = true};
-        p->dirs[d].out = (struct calc_policy){.id = p->dirs[d].id,
-                                              .dir = (enum calc_dir)d,
-                                              .kind = STR("Profile"),
-                                              .tier = STR(""),
-                                              .ns = STR(""),
-                                              .name = str_c(p->name)};
     }
     if (str_is(name, "projectcalico-default-allow")) { /* there without anybody writing it */
         struct prof_def *d = &p->defs[PROF_BUILTIN];
         d->exists = true;
-        d->rules[CALC_INGRESS] = d->rules[CALC_EGRESS] = &allow_all;
-        d->n_rules[CALC_INGRESS] = d->n_rules[CALC_EGRESS] = 1;
+        allow_both(d);
     }
     *map_prof_put(&c->profiles, str_c(p->name), NULL) = p;
     return p;
+}
+
+static void def_fini(struct prof_def *d) {
+    free(d->written[0]);
+    free(d->written[1]);
+    arena_fini(&d->a);
 }
 
 static void dirty(struct calc *c, struct cprof *p) {
@@ -119,10 +124,7 @@ static void define(struct prof_def *d, const struct kind *k, struct str name,
     d->exists = true;
     if (k->id == K_NAMESPACE) {
         inherit(d, true, &o->meta.labels, name);
-        for (int i = 0; i < 2; i++) {
-            d->rules[i] = &allow_all;
-            d->n_rules[i] = 1;
-        }
+        allow_both(d);
         return;
     }
     if (k->id == K_SERVICE_ACCOUNT) {
@@ -139,10 +141,8 @@ static void define(struct prof_def *d, const struct kind *k, struct str name,
         d->labels.p[i] = (struct str_pair){arena_dup(&d->a, s->labels_to_apply.p[i].key),
                                            arena_dup(&d->a, s->labels_to_apply.p[i].value)};
     }
-    d->rules[CALC_INGRESS] = rules_keep(&d->a, s->ingress.p, s->ingress.n);
-    d->n_rules[CALC_INGRESS] = s->ingress.n;
-    d->rules[CALC_EGRESS] = rules_keep(&d->a, s->egress.p, s->egress.n);
-    d->n_rules[CALC_EGRESS] = s->egress.n;
+    d->written[CALC_INGRESS] = rules_pack(s->ingress.p, s->ingress.n, true);
+    d->written[CALC_EGRESS] = rules_pack(s->egress.p, s->egress.n, true);
 }
 
 void profile_object(struct calc *c, const struct kind *k, struct str ns, struct str name,
@@ -163,7 +163,7 @@ void profile_object(struct calc *c, const struct kind *k, struct str ns, struct 
     }
     const struct prof_def *before = profile_def(p);
     bool keeps_labels = before == d && o && same_labels(&before->labels, &fresh.labels);
-    struct arena old = d->a;
+    struct prof_def old = *d;
     bool existed = before != NULL;
     *d = fresh;
     const struct prof_def *after = profile_def(p);
@@ -179,7 +179,7 @@ void profile_object(struct calc *c, const struct kind *k, struct str ns, struct 
             item_relabel(c, p->items.p[i]);
         }
     }
-    arena_fini(&old);
+    def_fini(&old);
     if (existed != (after != NULL)) { /* an endpoint's list names only profiles that exist */
         for (size_t i = 0; i < p->items.n; i++) {
             endpoint_dirty(c, p->items.p[i]);
@@ -191,14 +191,15 @@ void profiles_compile(struct calc *c) {
     for (size_t i = 0; i < c->dirty_profiles.n; i++) {
         struct cprof *p = c->dirty_profiles.p[i];
         const struct prof_def *def = profile_def(p);
+        const struct calc_policy head = {
+            .kind = STR("Profile"), .tier = STR(""), .ns = STR(""), .name = str_c(p->name)};
         struct err problem = {.code = 0};
         for (int d = 0; d < 2; d++) {
             struct ruleset *s = &p->dirs[d];
             if (def && p->n_local > 0) {
                 if (s->is_stale) {
-                    s->rules = def->rules[d];
-                    s->n_rules = def->n_rules[d];
-                    ruleset_compile(c, s, STR(""), &problem);
+                    s->written = def->written[d];
+                    ruleset_compile(c, s, &head, &problem);
                 }
             } else {
                 if (s->is_out) {
@@ -216,7 +217,7 @@ static void free_profile(struct calc *c, struct cprof *p) {
     ruleset_release(c, &p->dirs[0]);
     ruleset_release(c, &p->dirs[1]);
     for (int i = 0; i < N_PROF_SOURCES; i++) {
-        arena_fini(&p->defs[i].a);
+        def_fini(&p->defs[i]);
     }
     vec_fini(&p->items);
     free(p->name);
@@ -238,7 +239,7 @@ void profiles_emit(struct calc *c) {
             if (def && p->n_local > 0 && s->is_stale) {
                 s->is_stale = false;
                 s->is_out = true;
-                c->ops.policy(c->arg, &s->out);
+                c->ops.policy(c->arg, &s->compiled->out);
             }
         }
     }
