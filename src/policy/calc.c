@@ -12,6 +12,7 @@ struct calc *calc_new(struct str node_name, const struct calc_ops *ops, void *ar
     c->ops = *ops;
     c->arg = arg;
     c->labels = ltab_new();
+    c->members = mtab_new();
     c->all = lidx_new(c->labels);
     c->local = lidx_new(c->labels);
     return c;
@@ -34,6 +35,7 @@ void calc_free(struct calc *c) {
     lidx_free(c->local);
     lidx_free(c->all);
     ltab_free(c->labels);
+    mtab_free(c->members);
     vec_fini(&c->dirty_sets);
     vec_fini(&c->dirty_endpoints);
     vec_fini(&c->gone_endpoints);
@@ -118,22 +120,7 @@ static void replay_rulesets(const struct ruleset dirs[2], const struct calc_ops 
 }
 
 void calc_replay(const struct calc *c, const struct calc_ops *ops, void *arg) {
-    struct cset **s;
-    for (size_t i = 0; map_set_next(&c->sets, &i, NULL, &s);) {
-        if (!(*s)->is_out) {
-            continue;
-        }
-        struct calc_set out = {
-            .id = (*s)->id, .type = (*s)->type, .uid = str_c((*s)->uid), .text = str_c((*s)->text)};
-        ops->set_new(arg, &out);
-        struct calc_member m;
-        struct member_state *st;
-        for (size_t k = 0; member_map_next(&(*s)->members, &k, &m, &st);) {
-            if (st->is_out) {
-                ops->set_members(arg, (*s)->id, &m, 1, NULL, 0);
-            }
-        }
-    }
+    csets_replay(c, ops, arg);
     struct cpol **p;
     for (size_t i = 0; map_pol_next(&c->policies, &i, NULL, &p);) {
         replay_rulesets((*p)->dirs, ops, arg);

@@ -6,6 +6,7 @@
 #include "model/k8s.h"
 #include "policy/calc.h"
 #include "policy/labels.h"
+#include "policy/members.h"
 
 #define LABEL_NAMESPACE "projectcalico.org/namespace"
 #define LABEL_ORCHESTRATOR "projectcalico.org/orchestrator"
@@ -13,18 +14,17 @@
 
 /* ---- sets ---- */
 
-struct member_state {
-    uint32_t refs; /* items that contribute it */
-    bool is_out;   /* the sink has it */
-    bool is_touched;
+/* By the member's id; the set has one reference to it. */
+struct member_count {
+    uint32_t refs : 30;  /* items that contribute it */
+    uint32_t is_out : 1; /* the sink has it */
+    uint32_t is_touched : 1;
 };
-#define MAP_NAME member_map
-#define MAP_KEY struct calc_member
-#define MAP_VAL struct member_state
-#define MAP_HASH(k) member_hash(&(k))
-#define MAP_EQ(a, b) member_eq(&(a), &(b))
-uint64_t member_hash(const struct calc_member *m);
-bool member_eq(const struct calc_member *a, const struct calc_member *b);
+#define MAP_NAME count_map
+#define MAP_KEY uint32_t
+#define MAP_VAL struct member_count
+#define MAP_HASH(k) hash_u64(k)
+#define MAP_EQ(a, b) ((a) == (b))
 #include "base/map.tmpl.h"
 
 struct cservice;
@@ -33,15 +33,14 @@ struct cset {
     uint32_t id;
     enum calc_set_type type;
     char *uid, *text;
-    struct arena a;           /* of the selector */
     struct lsel *lsel;        /* NULL: of a service */
     struct cservice *service; /* of service sets */
-    struct str port_name;     /* of named ports; in the arena */
+    char *port_name;          /* of named ports */
     uint8_t protocol;         /* of named ports; 0 = any */
     unsigned refs;
     bool is_out, is_dirty;
-    struct member_map members;
-    VEC(struct calc_member) touched;
+    struct count_map members;
+    VEC(uint32_t) touched;
 };
 
 /* ---- rules of a policy or profile in one direction ---- */
@@ -225,6 +224,7 @@ struct calc {
     struct calc_ops ops;
     void *arg;
     struct ltab *labels;
+    struct mtab *members;
     struct lidx *all, *local;
     struct map_set sets;
     struct map_pol policies;
@@ -259,6 +259,7 @@ void cset_item(struct calc *c, struct cset *s, const struct item *it, bool add);
 void cset_member(struct calc *c, struct cset *s, const struct calc_member *m, bool add);
 void csets_emit(struct calc *c);
 void csets_emit_gone(struct calc *c);
+void csets_replay(const struct calc *c, const struct calc_ops *ops, void *arg);
 void cset_free(struct calc *c, struct cset *s);
 
 /* ---- compile.c ---- */

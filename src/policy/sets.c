@@ -3,14 +3,6 @@
 
 #include <stdlib.h>
 
-uint64_t member_hash(const struct calc_member *m) {
-    return ip_hash(&m->net.ip) ^
-           hash_u64((uint64_t)m->net.len << 32 | (uint64_t)m->protocol << 16 | m->port);
-}
-bool member_eq(const struct calc_member *a, const struct calc_member *b) {
-    return prefix_eq(&a->net, &b->net) && a->protocol == b->protocol && a->port == b->port;
-}
-
 static void set_dirty(struct calc *c, struct cset *s) {
     if (!s->is_dirty) {
         s->is_dirty = true;
@@ -18,15 +10,26 @@ static void set_dirty(struct calc *c, struct cset *s) {
     }
 }
 
-void cset_member(struct calc *c, struct cset *s, const struct calc_member *m, bool add) {
-    struct member_state *st = member_map_put(&s->members, *m, NULL);
+/* id: somebody else has a reference, too. */
+static void count_member(struct calc *c, struct cset *s, uint32_t id, bool add) {
+    bool is_new;
+    struct member_count *st = count_map_put(&s->members, id, &is_new);
+    if (is_new) {
+        mtab_again(c->members, id);
+    }
     mg_assert(add || st->refs > 0);
     st->refs += add ? 1 : (uint32_t)-1;
     if ((st->refs > 0) != st->is_out && !st->is_touched) {
         st->is_touched = true;
-        vec_push(&s->touched, *m);
+        vec_push(&s->touched, id);
         set_dirty(c, s);
     }
+}
+
+void cset_member(struct calc *c, struct cset *s, const struct calc_member *m, bool add) {
+    uint32_t id = mtab_ref(c->members, m);
+    count_member(c, s, id, add);
+    mtab_unref(c->members, id);
 }
 
 void cset_item(struct calc *c, struct cset *s, const struct item *it, bool add) {
@@ -38,7 +41,7 @@ void cset_item(struct calc *c, struct cset *s, const struct item *it, bool add) 
         }
         for (size_t j = 0; j < it->n_ports; j++) {
             const struct endpoint_port *p = &it->ports[j];
-            if (str_eq(p->name, s->port_name) && (!s->protocol || p->protocol == s->protocol) &&
+            if (str_is(p->name, s->port_name) && (!s->protocol || p->protocol == s->protocol) &&
                 m.net.len == ip_bits(&m.net.ip)) {
                 m.protocol = p->protocol;
                 m.port = p->port;
@@ -70,7 +73,6 @@ static struct cset *find(struct calc *c, struct str uid) {
 static struct cset *make(struct calc *c, enum calc_set_type type, struct str uid, struct str text) {
     struct cset *s = calloc(1, sizeof(*s));
     mg_assert(s != NULL);
-    s->a.first_bytes = 256;
     s->id = ++c->next_id;
     s->type = type;
     s->uid = strndup(uid.p, uid.n);
@@ -83,11 +85,13 @@ static struct cset *make(struct calc *c, enum calc_set_type type, struct str uid
 }
 
 static void fill(struct calc *c, struct cset *s, struct str sel_text) {
+    struct arena a = {.first_bytes = 2048};
     const struct selector *sel = NULL;
     struct err e;
-    int r = selector_parse(sel_text, SIZE_MAX, &s->a, &sel, &e);
+    int r = selector_parse(sel_text, SIZE_MAX, &a, &sel, &e);
     mg_assert(r == 0); /* canonical text parses */
     s->lsel = lidx_sel_new(c->all, sel, s);
+    arena_fini(&a);
     struct adding x = {c, s};
     lidx_sel_each_match(c->all, s->lsel, add_item, &x);
 }
@@ -131,7 +135,8 @@ struct cset *cset_of_port(struct calc *c, struct str sel_text, struct str port, 
     struct cset *s = find(c, str_c(uid));
     if (!s) {
         s = make(c, CALC_SET_ADDR_PORT, str_c(uid), buf_view(&text));
-        s->port_name = arena_dup(&s->a, port);
+        s->port_name = strndup(port.p, port.n);
+        mg_assert(s->port_name != NULL);
         s->protocol = protocol;
         fill(c, s, sel_text);
     }
@@ -181,9 +186,13 @@ void cset_free(struct calc *c, struct cset *s) {
         s->service->sets[s->type == CALC_SET_ADDR_PORT] = NULL;
     }
     map_set_del(&c->sets, str_c(s->uid));
-    member_map_fini(&s->members);
+    uint32_t id;
+    for (size_t i = 0; count_map_next(&s->members, &i, &id, NULL);) {
+        mtab_unref(c->members, id);
+    }
+    count_map_fini(&s->members);
     vec_fini(&s->touched);
-    arena_fini(&s->a);
+    free(s->port_name);
     free(s->uid);
     free(s->text);
     free(s);
@@ -193,18 +202,19 @@ static void emit_members(struct calc *c, struct cset *s) {
     VEC(struct calc_member) added = {0};
     VEC(struct calc_member) removed = {0};
     for (size_t i = 0; i < s->touched.n; i++) {
-        struct calc_member m = s->touched.p[i];
-        struct member_state *st = member_map_get(&s->members, m);
+        uint32_t id = s->touched.p[i];
+        struct member_count *st = count_map_get(&s->members, id);
         st->is_touched = false;
         bool want = st->refs > 0;
         if (want && !st->is_out) {
-            vec_push(&added, m);
+            vec_push(&added, mtab_get(c->members, id));
         } else if (!want && st->is_out) {
-            vec_push(&removed, m);
+            vec_push(&removed, mtab_get(c->members, id));
         }
         st->is_out = want;
         if (!want) {
-            member_map_del(&s->members, m);
+            count_map_del(&s->members, id);
+            mtab_unref(c->members, id);
         }
     }
     vec_fini(&s->touched);
@@ -246,4 +256,24 @@ void csets_emit_gone(struct calc *c) {
         }
     }
     vec_clear(&c->dirty_sets);
+}
+
+void csets_replay(const struct calc *c, const struct calc_ops *ops, void *arg) {
+    struct cset **s;
+    for (size_t i = 0; map_set_next(&c->sets, &i, NULL, &s);) {
+        if (!(*s)->is_out) {
+            continue;
+        }
+        struct calc_set out = {
+            .id = (*s)->id, .type = (*s)->type, .uid = str_c((*s)->uid), .text = str_c((*s)->text)};
+        ops->set_new(arg, &out);
+        uint32_t id;
+        struct member_count *st;
+        for (size_t k = 0; count_map_next(&(*s)->members, &k, &id, &st);) {
+            if (st->is_out) {
+                struct calc_member m = mtab_get(c->members, id);
+                ops->set_members(arg, (*s)->id, &m, 1, NULL, 0);
+            }
+        }
+    }
 }

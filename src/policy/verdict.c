@@ -7,6 +7,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#define MAP_NAME member_map
+#define MAP_KEY struct calc_member
+#define MAP_VAL bool
+#define MAP_HASH(k) member_hash(&(k))
+#define MAP_EQ(a, b) member_eq(&(a), &(b))
+#include "base/map.tmpl.h"
+
 struct mset {
     struct calc_set s;
     char *uid, *text;
