@@ -41,6 +41,8 @@ void calc_free(struct calc *c) {
     vec_fini(&c->gone_endpoints);
     vec_fini(&c->gone_rulesets);
     vec_fini(&c->pairs_scratch);
+    map_traits_fini(&c->traits);
+    free(c->traits_scratch);
     free(c->node);
     free(c);
 }

@@ -35,10 +35,11 @@ struct cset {
     char *uid, *text;
     struct lsel *lsel;        /* NULL: of a service */
     struct cservice *service; /* of service sets */
-    char *port_name;          /* of named ports */
+    uint32_t port_name;       /* of named ports: a pair's id */
     uint8_t protocol;         /* of named ports; 0 = any */
     unsigned refs;
     bool is_out, is_dirty;
+    uint64_t mark; /* for comparing lists of sets */
     struct count_map members;
     VEC(uint32_t) touched;
 };
@@ -79,7 +80,7 @@ struct cpol {
     struct lsel *lsel; /* in the index of local endpoints */
     struct written *written[2];
     struct ruleset dirs[2];
-    VEC(struct item *) matched;
+    VEC(struct local *) matched;
     bool is_dirty, is_gone;
 };
 
@@ -87,16 +88,16 @@ struct cpol {
 enum prof_source { PROF_BUILTIN, PROF_RESOURCE, PROF_K8S, N_PROF_SOURCES };
 struct prof_def {
     bool exists;
-    struct arena a;
-    struct str_map labels;
+    uint32_t *pairs; /* labels, referenced, sorted by key */
+    size_t n_pairs;
     struct written *written[2];
 };
 
 struct cprof {
     char *name;
     struct prof_def defs[N_PROF_SOURCES];
-    VEC(struct item *) items; /* that inherit from it; once per mention */
-    unsigned n_local;         /* of those, local endpoints */
+    VEC(struct traits *) traits; /* that name it; once per mention */
+    unsigned n_local;            /* local endpoints with such traits */
     struct ruleset dirs[2];
     bool is_dirty;
 };
@@ -108,48 +109,84 @@ struct ctier {
 
 /* ---- items: endpoints and network sets ---- */
 
+/* A named port; name: a pair's id, its key is empty. */
+struct port_trait {
+    uint32_t name;
+    uint16_t port;
+    uint8_t protocol;
+};
+
+/* What items have in common: labels, profiles, named ports. The pods of a Deployment share one. In
+ * one block with its lists: profiles, ports, own labels (pairs, referenced, sorted by id). */
+struct traits {
+    struct item *items; /* list */
+    uint32_t lid;       /* in the index of all, by own labels and those of the profiles */
+    uint32_t refs;
+    uint32_t n_profs, n_ports, n_own;
+    struct cprof *profs[];
+};
+
+/* Ids of members, referenced: of most items there is one. */
+struct netids {
+    uint32_t n;
+    union {
+        uint32_t one;
+        uint32_t *many;
+    };
+};
+
 struct item {
-    uint32_t lid;       /* in the index of all */
-    uint32_t local_lid; /* in the index of local endpoints; 0 = not local */
-    struct arena a;     /* everything below as given */
-    uint32_t *own;      /* pairs, referenced, sorted by key */
-    uint32_t n_own;
-    struct cprof **profs;
-    uint32_t n_profs;
+    struct traits *traits;
+    struct item *prev, *next; /* of the same traits */
+    struct local *local;      /* NULL: not a local endpoint */
+    struct netids nets;
+};
+
+/* What more there is of a local endpoint. */
+struct local {
+    struct item *item;
+    uint32_t id;
+    uint32_t lid; /* in the index of local endpoints */
+    bool is_host, is_out, is_dirty;
+    struct arena a; /* the following as given */
+    struct str iface, ns, name;
     struct prefix *nets;
     size_t n_nets;
-    struct endpoint_port *ports;
-    size_t n_ports;
-    /* Local endpoints only. */
-    bool is_host;
-    uint32_t id;
-    struct str iface, ns, name;
     struct prefix *spoof_ok;
     size_t n_spoof_ok;
     uint8_t mac[6];
     VEC(struct cpol *) pols; /* that select it */
-    bool is_out, is_dirty;
     uint64_t out_hash;
 };
 
-/* What is known of one pod: the Pod object and its WorkloadEndpoints. */
-struct wep {
-    struct str name; /* of the resource */
-    struct arena a;
-    struct workload_endpoint_spec spec;
-    struct str_map labels;
-    struct item *item; /* NULL: the Pod speaks for it */
+/* A text with its length in front: keys of large maps are pointers to such. */
+struct keytext {
+    uint32_t n;
+    char p[];
 };
+
+struct epsrc;
+
+/* A WorkloadEndpoint. */
+struct wep {
+    struct wep *next; /* of the same source */
+    struct epsrc *src;
+    struct traits *traits; /* by its own word */
+    struct item *item;     /* NULL: the Pod speaks for it */
+    struct netids nets;
+    bool is_here;           /* of this node */
+    struct wep_local *here; /* with an interface on this node; else NULL */
+    struct keytext name;    /* of the resource, with its namespace */
+};
+
+/* What is known of one pod: the Pod object and its WorkloadEndpoints. */
 struct epsrc {
-    char *key;
-    bool has_pod;
-    struct arena pod_a;
-    struct str pod_ns, pod_name; /* parts of key */
-    struct k8s_pod pod;
-    uint32_t *pod_pairs; /* its labels, referenced: their texts are kept once for all pods */
-    uint32_t n_pod_pairs;
+    struct traits *pod; /* NULL: no Pod object */
+    struct netids pod_nets;
     struct item *pod_item; /* of a pod that has no WorkloadEndpoint here */
-    VEC(struct wep *) weps;
+    struct wep *weps;
+    bool is_elsewhere, is_host_network, is_finished; /* the Pod */
+    struct keytext key; /* "NAMESPACE/POD", or "wep:NAMESPACE/NAME" without a pod's name */
 };
 
 struct slice {
@@ -195,10 +232,24 @@ struct cservice {
 #define MAP_EQ(a, b) str_eq(a, b)
 #include "base/map.tmpl.h"
 #define MAP_NAME map_src
-#define MAP_KEY struct str
+#define MAP_KEY const struct keytext *
 #define MAP_VAL struct epsrc *
-#define MAP_HASH(k) hash_str(k)
-#define MAP_EQ(a, b) str_eq(a, b)
+#define MAP_HASH(k) hash_str(str_n((k)->p, (k)->n))
+#define MAP_EQ(a, b) ((a)->n == (b)->n && memcmp((a)->p, (b)->p, (a)->n) == 0)
+#include "base/map.tmpl.h"
+#define MAP_NAME map_wep
+#define MAP_KEY const struct keytext *
+#define MAP_VAL struct wep *
+#define MAP_HASH(k) hash_str(str_n((k)->p, (k)->n))
+#define MAP_EQ(a, b) ((a)->n == (b)->n && memcmp((a)->p, (b)->p, (a)->n) == 0)
+#include "base/map.tmpl.h"
+uint64_t traits_hash(const struct traits *t);
+bool traits_eq(const struct traits *a, const struct traits *b);
+#define MAP_NAME map_traits
+#define MAP_KEY const struct traits *
+#define MAP_VAL struct traits *
+#define MAP_HASH(k) traits_hash(k)
+#define MAP_EQ(a, b) traits_eq(a, b)
 #include "base/map.tmpl.h"
 #define MAP_NAME map_item
 #define MAP_KEY struct str
@@ -231,8 +282,9 @@ struct calc {
     struct map_replaced replaced; /* keys of policies that a staged one stands for */
     struct map_prof profiles;
     struct map_tier tiers;
+    struct map_traits traits;
     struct map_src sources;  /* "ns/pod", or "wep:NAME" for endpoints without a pod */
-    struct map_str wep_keys; /* WorkloadEndpoint's resource key → its source's key */
+    struct map_wep weps;     /* by the resource's key */
     struct map_item netsets; /* network sets and host endpoints by resource key */
     struct map_service services;
     struct map_str slice_owner; /* slice "ns/name" → service key */
@@ -240,10 +292,13 @@ struct calc {
     VEC(struct cset *) dirty_sets;
     VEC(struct cpol *) dirty_policies;
     VEC(struct cprof *) dirty_profiles;
-    VEC(struct item *) dirty_endpoints;
+    VEC(struct local *) dirty_endpoints;
     VEC(uint32_t) gone_endpoints; /* ids that the sink has */
     VEC(uint32_t) gone_rulesets;
     VEC(uint32_t) pairs_scratch;
+    struct traits *traits_scratch;
+    size_t traits_scratch_bytes;
+    uint64_t mark; /* the last that sets were marked with */
     size_t n_items, n_local;
 };
 
@@ -316,7 +371,7 @@ struct ctier tier_of(const struct calc *c, struct str name, bool *exists);
 
 /* ---- profiles.c ---- */
 struct cprof *profile_get(struct calc *c, struct str name);
-void profile_join(struct calc *c, struct cprof *p, struct item *it, bool join);
+void profile_join(struct calc *c, struct cprof *p, struct traits *t, bool join);
 void profile_local(struct calc *c, struct cprof *p, bool add);
 void profile_object(struct calc *c, const struct kind *k, struct str ns, struct str name,
                     const struct object *o);
@@ -325,29 +380,47 @@ void profiles_compile(struct calc *c);
 void profiles_emit(struct calc *c);
 void profiles_fini(struct calc *c);
 
-/* ---- items.c ---- */
-struct item_in {
+/* ---- traits.c ---- */
+struct traits_in {
     const struct str_map *labels;
     struct str ns, orchestrator, service_account; /* labels of Calico's own; p NULL = not set */
     const struct str *profiles;
     size_t n_profiles;
-    const struct prefix *nets;
-    size_t n_nets;
     const struct endpoint_port *ports;
     size_t n_ports;
-    bool is_local, is_host;
-    /* Local endpoints. */
+};
+/* One more reference. */
+struct traits *traits_get(struct calc *c, const struct traits_in *in);
+struct traits *traits_ref(struct traits *t);
+void traits_unref(struct calc *c, struct traits *t); /* accepts NULL */
+const struct port_trait *traits_ports(const struct traits *t);
+/* Its profiles' labels changed. */
+void traits_relabel(struct calc *c, struct traits *t);
+/* The item's part in all sets of its traits. */
+void item_in_sets(struct calc *c, const struct item *it, bool add);
+
+/* ---- items.c ---- */
+struct item_in {
+    struct traits *traits;
+    const struct prefix *nets;
+    size_t n_nets;
+    bool is_local, is_host; /* a local endpoint; a host's */
     struct str iface, pod_ns, pod_name;
     const struct prefix *spoof_ok;
     size_t n_spoof_ok;
     uint8_t mac[6];
 };
+void netids_set(struct calc *c, struct netids *ids, const struct prefix *p, size_t n);
+static inline const uint32_t *netids_p(const struct netids *ids) {
+    return ids->n > 1 ? ids->many : &ids->one;
+}
+/* In the arena. */
+struct prefix *netids_prefixes(const struct calc *c, const struct netids *ids, struct arena *a);
 /* Makes (*slot NULL) or changes an item. */
 void item_set(struct calc *c, struct item **slot, const struct item_in *in);
 void item_free(struct calc *c, struct item *it);
-/* Its profiles' labels changed. */
-void item_relabel(struct calc *c, struct item *it);
-void endpoint_dirty(struct calc *c, struct item *it);
+void local_relabel(struct calc *c, struct local *l);
+void endpoint_dirty(struct calc *c, struct local *l);
 void endpoints_emit(struct calc *c);
 void endpoints_replay(const struct calc *c, const struct calc_ops *ops, void *arg);
 

@@ -5,109 +5,46 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* ---- labels ---- */
+/* ---- addresses ---- */
 
-static int pair_key_cmp(const struct calc *c, uint32_t a, uint32_t b) {
-    return str_cmp(ltab_label(c->labels, a).key, ltab_label(c->labels, b).key);
-}
-
-static void own_label(struct calc *c, struct item *it, struct str key, struct str value) {
-    uint32_t pair = ltab_ref(c->labels, key, value);
-    uint32_t i = it->n_own;
-    while (i > 0 && pair_key_cmp(c, it->own[i - 1], pair) > 0) {
-        it->own[i] = it->own[i - 1];
-        i--;
+static void netids_clear(struct calc *c, struct netids *ids) {
+    for (uint32_t i = 0; i < ids->n; i++) {
+        mtab_unref(c->members, netids_p(ids)[i]);
     }
-    it->own[i] = pair;
-    it->n_own++;
+    if (ids->n > 1) {
+        free(ids->many);
+    }
+    ids->n = 0;
 }
 
-static bool is_calicos(const struct item_in *in, struct str key) {
-    return (in->ns.p && str_is(key, LABEL_NAMESPACE)) ||
-           (in->orchestrator.p && str_is(key, LABEL_ORCHESTRATOR)) ||
-           (in->service_account.p && str_is(key, LABEL_SERVICE_ACCOUNT));
-}
-
-static void set_own_labels(struct calc *c, struct item *it, const struct item_in *in) {
-    size_t n = in->labels ? in->labels->n : 0;
-    it->own = arena_array(&it->a, uint32_t, n + 3);
+void netids_set(struct calc *c, struct netids *ids, const struct prefix *p, size_t n) {
+    struct netids fresh = {.n = (uint32_t)n};
+    uint32_t *out = &fresh.one;
+    if (n > 1) {
+        out = fresh.many = malloc(n * sizeof(*out));
+        mg_assert(out != NULL);
+    }
     for (size_t i = 0; i < n; i++) {
-        if (!is_calicos(in, in->labels->p[i].key)) {
-            own_label(c, it, in->labels->p[i].key, in->labels->p[i].value);
-        }
+        struct calc_member m = {.net = p[i]};
+        out[i] = mtab_ref(c->members, &m);
     }
-    if (in->ns.p) {
-        own_label(c, it, STR(LABEL_NAMESPACE), in->ns);
-    }
-    if (in->orchestrator.p) {
-        own_label(c, it, STR(LABEL_ORCHESTRATOR), in->orchestrator);
-    }
-    if (in->service_account.p) {
-        own_label(c, it, STR(LABEL_SERVICE_ACCOUNT), in->service_account);
-    }
+    netids_clear(c, ids); /* last: what stays keeps its id */
+    *ids = fresh;
 }
 
-static bool has_key(const struct calc *c, struct str key) {
-    for (size_t i = 0; i < c->pairs_scratch.n; i++) {
-        if (str_eq(ltab_label(c->labels, c->pairs_scratch.p[i]).key, key)) {
-            return true;
-        }
-    }
-    return false;
+static bool netids_eq(const struct netids *a, const struct netids *b) {
+    return a->n == b->n && memcmp(netids_p(a), netids_p(b), a->n * sizeof(uint32_t)) == 0;
 }
 
-/* Own labels win over inherited ones, an earlier profile over a later one. */
-static void set_effective_labels(struct calc *c, struct item *it) {
-    vec_clear(&c->pairs_scratch);
-    for (uint32_t i = 0; i < it->n_own; i++) {
-        vec_push(&c->pairs_scratch, it->own[i]);
+struct prefix *netids_prefixes(const struct calc *c, const struct netids *ids, struct arena *a) {
+    struct prefix *p = arena_array(a, struct prefix, ids->n);
+    for (uint32_t i = 0; i < ids->n; i++) {
+        p[i] = mtab_get(c->members, netids_p(ids)[i]).net;
     }
-    size_t first_ref = c->pairs_scratch.n;
-    for (uint32_t i = 0; i < it->n_profs; i++) {
-        const struct prof_def *d = profile_def(it->profs[i]);
-        for (size_t j = 0; d && j < d->labels.n; j++) {
-            if (!has_key(c, d->labels.p[j].key)) {
-                vec_push(&c->pairs_scratch,
-                         ltab_ref(c->labels, d->labels.p[j].key, d->labels.p[j].value));
-            }
-        }
-    }
-    size_t n = c->pairs_scratch.n;
-    uint32_t *sorted = malloc((n + 1) * sizeof(*sorted));
-    mg_assert(sorted != NULL);
-    for (size_t i = 0; i < n; i++) {
-        size_t k = i;
-        while (k > 0 && pair_key_cmp(c, sorted[k - 1], c->pairs_scratch.p[i]) > 0) {
-            sorted[k] = sorted[k - 1];
-            k--;
-        }
-        sorted[k] = c->pairs_scratch.p[i];
-    }
-    lidx_item_set(c->all, it->lid, sorted, n);
-    if (it->local_lid) {
-        lidx_item_set(c->local, it->local_lid, sorted, n);
-    }
-    free(sorted);
-    for (size_t i = first_ref; i < n; i++) {
-        ltab_unref(c->labels, c->pairs_scratch.p[i]); /* the index has its own */
-    }
+    return p;
 }
 
-/* ---- sets and policies that know the item ---- */
-
-struct touching {
-    struct calc *c;
-    struct item *it;
-    bool add;
-};
-static void touch_set(void *arg, void *sel_user) {
-    struct touching *t = arg;
-    cset_item(t->c, sel_user, t->it, t->add);
-}
-static void in_sets(struct calc *c, struct item *it, bool add) {
-    struct touching t = {c, it, add};
-    lidx_item_each_match(c->all, it->lid, touch_set, &t);
-}
+/* ---- policies that know the endpoint ---- */
 
 typedef VEC(struct cpol *) pol_vec;
 static void collect_pol(void *arg, void *sel_user) {
@@ -120,9 +57,9 @@ static int ptr_cmp(const void *a, const void *b) {
     return x < y ? -1 : x > y;
 }
 
-static void unmatched(struct calc *c, struct cpol *p, const struct item *it) {
+static void unmatched(struct calc *c, struct cpol *p, const struct local *l) {
     for (size_t i = 0; i < p->matched.n; i++) {
-        if (p->matched.p[i] == it) {
+        if (p->matched.p[i] == l) {
             vec_swap_remove(&p->matched, i);
             break;
         }
@@ -133,22 +70,20 @@ static void unmatched(struct calc *c, struct cpol *p, const struct item *it) {
 }
 
 /* Which policies select the endpoint now. */
-static void rematch(struct calc *c, struct item *it) {
+static void rematch(struct calc *c, struct local *l) {
     pol_vec now = {0};
-    if (it->local_lid) {
-        lidx_item_each_match(c->local, it->local_lid, collect_pol, &now);
-    }
+    lidx_item_each_match(c->local, l->lid, collect_pol, &now);
     vec_sort(&now, ptr_cmp);
-    vec_sort(&it->pols, ptr_cmp);
+    vec_sort(&l->pols, ptr_cmp);
     size_t i = 0, j = 0;
-    while (i < it->pols.n || j < now.n) {
-        uintptr_t a = i < it->pols.n ? (uintptr_t)it->pols.p[i] : UINTPTR_MAX;
+    while (i < l->pols.n || j < now.n) {
+        uintptr_t a = i < l->pols.n ? (uintptr_t)l->pols.p[i] : UINTPTR_MAX;
         uintptr_t b = j < now.n ? (uintptr_t)now.p[j] : UINTPTR_MAX;
         if (a < b) {
-            unmatched(c, it->pols.p[i++], it);
+            unmatched(c, l->pols.p[i++], l);
         } else if (b < a) {
             struct cpol *p = now.p[j++];
-            vec_push(&p->matched, it);
+            vec_push(&p->matched, l);
             if (p->matched.n == 1) {
                 policy_dirty(c, p);
             }
@@ -157,49 +92,57 @@ static void rematch(struct calc *c, struct item *it) {
             j++;
         }
     }
-    vec_fini(&it->pols);
-    it->pols.p = now.p;
-    it->pols.n = now.n;
-    it->pols.cap = now.cap;
+    vec_fini(&l->pols);
+    l->pols.p = now.p;
+    l->pols.n = now.n;
+    l->pols.cap = now.cap;
 }
 
-void endpoint_dirty(struct calc *c, struct item *it) {
-    if (it->local_lid && !it->is_dirty) {
-        it->is_dirty = true;
-        vec_push(&c->dirty_endpoints, it);
+void endpoint_dirty(struct calc *c, struct local *l) {
+    if (!l->is_dirty) {
+        l->is_dirty = true;
+        vec_push(&c->dirty_endpoints, l);
     }
 }
 
-void item_relabel(struct calc *c, struct item *it) {
-    in_sets(c, it, false);
-    set_effective_labels(c, it);
-    in_sets(c, it, true);
-    if (it->local_lid) {
-        rematch(c, it);
-        endpoint_dirty(c, it);
-    }
+void local_relabel(struct calc *c, struct local *l) {
+    size_t n;
+    const uint32_t *pairs = lidx_item_pairs(c->all, l->item->traits->lid, &n);
+    lidx_item_set(c->local, l->lid, pairs, n);
+    rematch(c, l);
+    endpoint_dirty(c, l);
 }
 
 /* ---- making and changing ---- */
 
-static void leave_profiles(struct calc *c, struct item *it) {
-    for (uint32_t i = 0; i < it->n_profs; i++) {
-        profile_join(c, it->profs[i], it, false);
-        if (it->local_lid) {
-            profile_local(c, it->profs[i], false);
-        }
+static void join(struct item *it, struct traits *t) {
+    it->traits = traits_ref(t);
+    it->prev = NULL;
+    it->next = t->items;
+    if (t->items) {
+        t->items->prev = it;
     }
-    it->n_profs = 0;
+    t->items = it;
 }
 
-static void forget(struct calc *c, struct item *it) {
-    in_sets(c, it, false);
-    leave_profiles(c, it);
-    for (uint32_t i = 0; i < it->n_own; i++) {
-        ltab_unref(c->labels, it->own[i]);
+static void leave(struct calc *c, struct item *it) {
+    struct traits *t = it->traits;
+    if (it->next) {
+        it->next->prev = it->prev;
     }
-    it->n_own = 0;
-    arena_fini(&it->a);
+    if (it->prev) {
+        it->prev->next = it->next;
+    } else {
+        t->items = it->next;
+    }
+    traits_unref(c, t);
+}
+
+/* Its profiles are in use here, or no more. */
+static void use_profiles(struct calc *c, const struct traits *t, bool add) {
+    for (uint32_t i = 0; i < t->n_profs; i++) {
+        profile_local(c, t->profs[i], add);
+    }
 }
 
 static void *copy(struct arena *a, const void *p, size_t bytes) {
@@ -210,86 +153,100 @@ static void *copy(struct arena *a, const void *p, size_t bytes) {
     return q;
 }
 
-static void take(struct calc *c, struct item *it, const struct item_in *in) {
-    struct arena *a = &it->a;
-    it->nets = copy(a, in->nets, in->n_nets * sizeof(*in->nets));
-    it->n_nets = in->n_nets;
-    it->ports = copy(a, in->ports, in->n_ports * sizeof(*in->ports));
-    it->n_ports = in->n_ports;
-    for (size_t i = 0; i < it->n_ports; i++) {
-        it->ports[i].name = arena_dup(a, it->ports[i].name);
-    }
-    it->profs = arena_array(a, struct cprof *, in->n_profiles);
-    for (size_t i = 0; i < in->n_profiles; i++) {
-        it->profs[it->n_profs++] = profile_get(c, in->profiles[i]);
-        profile_join(c, it->profs[i], it, true);
-        if (in->is_local) {
-            profile_local(c, it->profs[i], true);
-        }
-    }
+static void local_take(struct local *l, const struct item_in *in) {
+    struct arena *a = &l->a;
+    arena_fini(a);
+    l->is_host = in->is_host;
+    l->iface = arena_dup(a, in->iface);
+    l->ns = arena_dup(a, in->pod_ns);
+    l->name = arena_dup(a, in->pod_name);
+    l->nets = copy(a, in->nets, in->n_nets * sizeof(*in->nets));
+    l->n_nets = in->n_nets;
+    l->spoof_ok = copy(a, in->spoof_ok, in->n_spoof_ok * sizeof(*in->spoof_ok));
+    l->n_spoof_ok = in->n_spoof_ok;
+    memcpy(l->mac, in->mac, sizeof(l->mac));
+}
+
+static struct item *item_new(struct calc *c, const struct item_in *in) {
+    struct item *it = calloc(1, sizeof(*it));
+    mg_assert(it != NULL);
+    c->n_items++;
     if (in->is_local) {
-        it->is_host = in->is_host;
-        it->iface = arena_dup(a, in->iface);
-        it->ns = arena_dup(a, in->pod_ns);
-        it->name = arena_dup(a, in->pod_name);
-        it->spoof_ok = copy(a, in->spoof_ok, in->n_spoof_ok * sizeof(*in->spoof_ok));
-        it->n_spoof_ok = in->n_spoof_ok;
-        memcpy(it->mac, in->mac, sizeof(it->mac));
+        struct local *l = calloc(1, sizeof(*l));
+        mg_assert(l != NULL);
+        *l = (struct local){.item = it,
+                            .id = ++c->next_id,
+                            .lid = lidx_item_new(c->local, l),
+                            .a = {.first_bytes = 128}};
+        it->local = l;
+        c->n_local++;
     }
-    set_own_labels(c, it, in);
+    return it;
 }
 
 void item_set(struct calc *c, struct item **slot, const struct item_in *in) {
     struct item *it = *slot;
-    if (it && (it->local_lid != 0) != in->is_local) {
+    if (it && (it->local != NULL) != in->is_local) {
         item_free(c, it);
         it = NULL;
     }
-    if (it) {
-        forget(c, it);
-    } else {
-        it = calloc(1, sizeof(*it));
-        mg_assert(it != NULL);
-        it->a.first_bytes = 128;
-        it->lid = lidx_item_new(c->all, it);
-        c->n_items++;
-        if (in->is_local) {
-            it->local_lid = lidx_item_new(c->local, it);
-            it->id = ++c->next_id;
-            c->n_local++;
-        }
+    struct netids nets = {.n = 0};
+    netids_set(c, &nets, in->nets, in->n_nets);
+    bool is_same = it && it->traits == in->traits && netids_eq(&it->nets, &nets);
+    if (it && !is_same) {
+        item_in_sets(c, it, false);
     }
-    *slot = it;
-    take(c, it, in);
-    set_effective_labels(c, it);
-    in_sets(c, it, true);
-    if (it->local_lid) {
-        rematch(c, it);
-        endpoint_dirty(c, it);
+    if (it && it->local) {
+        use_profiles(c, it->traits, false);
+    }
+    *slot = it = it ? it : item_new(c, in);
+    if (it->traits != in->traits) {
+        if (it->traits) {
+            leave(c, it);
+        }
+        join(it, in->traits);
+    }
+    netids_clear(c, &it->nets);
+    it->nets = nets;
+    if (!is_same) {
+        item_in_sets(c, it, true);
+    }
+    if (it->local) {
+        use_profiles(c, it->traits, true);
+        local_take(it->local, in);
+        local_relabel(c, it->local);
     }
 }
 
-void item_free(struct calc *c, struct item *it) {
-    forget(c, it);
-    lidx_item_free(c->all, it->lid);
-    c->n_items--;
-    if (it->local_lid) {
-        for (size_t i = 0; i < it->pols.n; i++) {
-            unmatched(c, it->pols.p[i], it);
-        }
-        lidx_item_free(c->local, it->local_lid);
-        c->n_local--;
-        if (it->is_out) {
-            vec_push(&c->gone_endpoints, it->id);
-        }
-        for (size_t i = 0; it->is_dirty && i < c->dirty_endpoints.n; i++) {
-            if (c->dirty_endpoints.p[i] == it) {
-                vec_swap_remove(&c->dirty_endpoints, i);
-                break;
-            }
+static void local_free(struct calc *c, struct local *l) {
+    use_profiles(c, l->item->traits, false);
+    for (size_t i = 0; i < l->pols.n; i++) {
+        unmatched(c, l->pols.p[i], l);
+    }
+    lidx_item_free(c->local, l->lid);
+    c->n_local--;
+    if (l->is_out) {
+        vec_push(&c->gone_endpoints, l->id);
+    }
+    for (size_t i = 0; l->is_dirty && i < c->dirty_endpoints.n; i++) {
+        if (c->dirty_endpoints.p[i] == l) {
+            vec_swap_remove(&c->dirty_endpoints, i);
+            break;
         }
     }
-    vec_fini(&it->pols);
+    vec_fini(&l->pols);
+    arena_fini(&l->a);
+    free(l);
+}
+
+void item_free(struct calc *c, struct item *it) {
+    item_in_sets(c, it, false);
+    if (it->local) {
+        local_free(c, it->local);
+    }
+    netids_clear(c, &it->nets);
+    leave(c, it);
+    c->n_items--;
     free(it);
 }
 
@@ -330,13 +287,13 @@ static bool takes_part(const struct calc *c, const struct cpol *p, enum calc_dir
     return !is_special;
 }
 
-static void build_chain(const struct calc *c, const struct item *it, enum calc_dir dir,
+static void build_chain(const struct calc *c, const struct local *l, enum calc_dir dir,
                         enum list_use use, struct chain_build *b, struct calc_chain *out) {
     vec_clear(&b->tiers);
     vec_clear(&b->ids);
     vec_clear(&b->profiles);
-    for (size_t i = 0; i < it->pols.n; i++) {
-        const struct cpol *p = it->pols.p[i];
+    for (size_t i = 0; i < l->pols.n; i++) {
+        const struct cpol *p = l->pols.p[i];
         if (!takes_part(c, p, dir, use)) {
             continue;
         }
@@ -357,9 +314,9 @@ static void build_chain(const struct calc *c, const struct item *it, enum calc_d
         at += b->tiers.p[i].n_policies;
     }
     bool has_profiles = use == USE_NORMAL || use == USE_STAGED;
-    for (uint32_t i = 0; has_profiles && i < it->n_profs; i++) {
-        if (profile_def(it->profs[i])) {
-            vec_push(&b->profiles, it->profs[i]->dirs[dir].id);
+    for (uint32_t i = 0; has_profiles && i < l->item->traits->n_profs; i++) {
+        if (profile_def(l->item->traits->profs[i])) {
+            vec_push(&b->profiles, l->item->traits->profs[i]->dirs[dir].id);
         }
     }
     *out = (struct calc_chain){b->tiers.p, b->tiers.n, b->profiles.p, b->profiles.n};
@@ -395,12 +352,12 @@ static uint64_t endpoint_hash(const struct calc_endpoint *e) {
 }
 
 /* A profile that does not exist contributes nothing: without a policy, nothing gets through. */
-static void report_profiles(struct calc *c, const struct item *it) {
-    const struct kind *k = &model_kinds[it->is_host ? K_HOST_ENDPOINT : K_POD];
-    for (uint32_t i = 0; i < it->n_profs; i++) {
-        if (!profile_def(it->profs[i])) {
+static void report_profiles(struct calc *c, const struct local *l) {
+    const struct kind *k = &model_kinds[l->is_host ? K_HOST_ENDPOINT : K_POD];
+    for (uint32_t i = 0; i < l->item->traits->n_profs; i++) {
+        if (!profile_def(l->item->traits->profs[i])) {
             char text[600];
-            const char *p = it->profs[i]->name;
+            const char *p = l->item->traits->profs[i]->name;
             bool is_ns = strncmp(p, "kns.", 4) == 0;
             if (!is_ns && strncmp(p, "ksa.", 4) == 0) {
                 continue; /* a service account's profile has no rules anyway */
@@ -408,11 +365,11 @@ static void report_profiles(struct calc *c, const struct item *it) {
             snprintf(text, sizeof(text),
                      "%s %s does not exist: what no policy allows is denied; create it",
                      is_ns ? "namespace" : "profile", is_ns ? p + 4 : p);
-            calc_problem(c, k, it->ns, it->name, str_c(text));
+            calc_problem(c, k, l->ns, l->name, str_c(text));
             return;
         }
     }
-    calc_problem(c, k, it->ns, it->name, STR_NULL);
+    calc_problem(c, k, l->ns, l->name, STR_NULL);
 }
 
 /* All lists of one endpoint. */
@@ -439,9 +396,9 @@ static void lists_fini(struct lists_build *b) {
 }
 
 /* Do staged policies make a difference to it? */
-static bool is_staged(const struct calc *c, const struct item *it) {
-    for (size_t i = 0; i < it->pols.n; i++) {
-        const struct cpol *p = it->pols.p[i];
+static bool is_staged(const struct calc *c, const struct local *l) {
+    for (size_t i = 0; i < l->pols.n; i++) {
+        const struct cpol *p = l->pols.p[i];
         if (p->types && policy_takes_part(c, p, true) != policy_takes_part(c, p, false)) {
             return true;
         }
@@ -449,39 +406,39 @@ static bool is_staged(const struct calc *c, const struct item *it) {
     return false;
 }
 
-static void build_lists(const struct calc *c, const struct item *it, struct lists_build *b,
+static void build_lists(const struct calc *c, const struct local *l, struct lists_build *b,
                         struct calc_endpoint *e) {
-    build_chain(c, it, CALC_INGRESS, USE_NORMAL, &b->in, &e->ingress);
-    build_chain(c, it, CALC_EGRESS, USE_NORMAL, &b->out, &e->egress);
-    for (int d = 0; d < 2 && is_staged(c, it); d++) {
-        build_chain(c, it, (enum calc_dir)d, USE_STAGED, &b->staged[d], &b->staged_chains[d]);
+    build_chain(c, l, CALC_INGRESS, USE_NORMAL, &b->in, &e->ingress);
+    build_chain(c, l, CALC_EGRESS, USE_NORMAL, &b->out, &e->egress);
+    for (int d = 0; d < 2 && is_staged(c, l); d++) {
+        build_chain(c, l, (enum calc_dir)d, USE_STAGED, &b->staged[d], &b->staged_chains[d]);
         e->staged = b->staged_chains;
     }
-    if (!it->is_host) {
+    if (!l->is_host) {
         return;
     }
     for (int d = 0; d < 2; d++) {
         enum calc_dir dir = (enum calc_dir)d;
-        build_chain(c, it, dir, USE_FORWARD, &b->forward[d], &b->host.forward[d]);
-        build_chain(c, it, dir, USE_UNTRACKED, &b->untracked[d], &b->host.untracked[d]);
+        build_chain(c, l, dir, USE_FORWARD, &b->forward[d], &b->host.forward[d]);
+        build_chain(c, l, dir, USE_UNTRACKED, &b->untracked[d], &b->host.untracked[d]);
     }
-    build_chain(c, it, CALC_INGRESS, USE_PRE_DNAT, &b->pre_dnat, &b->host.pre_dnat);
+    build_chain(c, l, CALC_INGRESS, USE_PRE_DNAT, &b->pre_dnat, &b->host.pre_dnat);
     e->host = &b->host;
 }
 
 /* Its policies are sorted. */
-static struct calc_endpoint build_endpoint(const struct calc *c, const struct item *it,
+static struct calc_endpoint build_endpoint(const struct calc *c, const struct local *l,
                                            struct lists_build *b) {
-    struct calc_endpoint e = {.id = it->id,
-                              .iface = it->iface,
-                              .ns = it->ns,
-                              .name = it->name,
-                              .nets = it->nets,
-                              .n_nets = it->n_nets,
-                              .spoof_ok = it->spoof_ok,
-                              .n_spoof_ok = it->n_spoof_ok};
-    memcpy(e.mac, it->mac, sizeof(e.mac));
-    build_lists(c, it, b, &e);
+    struct calc_endpoint e = {.id = l->id,
+                              .iface = l->iface,
+                              .ns = l->ns,
+                              .name = l->name,
+                              .nets = l->nets,
+                              .n_nets = l->n_nets,
+                              .spoof_ok = l->spoof_ok,
+                              .n_spoof_ok = l->n_spoof_ok};
+    memcpy(e.mac, l->mac, sizeof(e.mac));
+    build_lists(c, l, b, &e);
     return e;
 }
 
@@ -493,9 +450,9 @@ struct replaying {
 };
 static void replay_item(void *arg, void *item_user) {
     struct replaying *r = arg;
-    const struct item *it = item_user;
-    if (it->is_out) {
-        struct calc_endpoint e = build_endpoint(r->c, it, &r->b);
+    const struct local *l = item_user;
+    if (l->is_out) {
+        struct calc_endpoint e = build_endpoint(r->c, l, &r->b);
         r->ops->endpoint(r->arg, &e);
     }
 }
@@ -509,15 +466,15 @@ void endpoints_emit(struct calc *c) {
     struct lists_build b = {.host = {.forward = {{0}}}};
     sorting = c;
     for (size_t i = 0; i < c->dirty_endpoints.n; i++) {
-        struct item *it = c->dirty_endpoints.p[i];
-        it->is_dirty = false;
-        vec_sort(&it->pols, pol_cmp);
-        struct calc_endpoint e = build_endpoint(c, it, &b);
+        struct local *l = c->dirty_endpoints.p[i];
+        l->is_dirty = false;
+        vec_sort(&l->pols, pol_cmp);
+        struct calc_endpoint e = build_endpoint(c, l, &b);
         uint64_t h = endpoint_hash(&e);
-        if (!it->is_out || h != it->out_hash) {
-            it->is_out = true;
-            it->out_hash = h;
-            report_profiles(c, it);
+        if (!l->is_out || h != l->out_hash) {
+            l->is_out = true;
+            l->out_hash = h;
+            report_profiles(c, l);
             c->ops.endpoint(c->arg, &e);
         }
     }

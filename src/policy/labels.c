@@ -88,6 +88,10 @@ void ltab_unref(struct ltab *t, uint32_t id) {
     vec_push(&t->free_pairs, id);
 }
 
+uint32_t ltab_key_of(const struct ltab *t, uint32_t pair) {
+    return t->pairs.p[pair - 1].key_id;
+}
+
 struct label ltab_label(const struct ltab *t, uint32_t pair) {
     const struct lpair *p = &t->pairs.p[pair - 1];
     return (struct label){p->key, p->value};

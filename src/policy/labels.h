@@ -17,6 +17,8 @@ uint32_t ltab_ref(struct ltab *t, struct str key, struct str value);
 /* One more reference to a pair that has some. */
 void ltab_again(struct ltab *t, uint32_t id);
 void ltab_unref(struct ltab *t, uint32_t id);
+/* The number of its key: equal for equal keys. */
+uint32_t ltab_key_of(const struct ltab *t, uint32_t pair);
 /* Views that live as long as the pair is referenced. */
 struct label ltab_label(const struct ltab *t, uint32_t pair);
 
@@ -33,8 +35,10 @@ uint32_t lidx_item_new(struct lidx *x, void *user);
 /* All items. */
 void lidx_each(const struct lidx *x, void (*cb)(void *arg, void *item_user), void *arg);
 void lidx_item_free(struct lidx *x, uint32_t item);
-/* Pairs sorted by key, keys unique. References are taken. */
+/* Keys are unique; the same labels come in the same order. References are taken. */
 void lidx_item_set(struct lidx *x, uint32_t item, const uint32_t *pairs, size_t n);
+/* The item's pairs as they were set; the view lives until the next change. */
+const uint32_t *lidx_item_pairs(const struct lidx *x, uint32_t item, size_t *n);
 /* Each registered selector that matches the item. cb may not change the index. */
 void lidx_item_each_match(struct lidx *x, uint32_t item, void (*cb)(void *arg, void *sel_user),
                           void *arg);

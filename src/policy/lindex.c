@@ -10,7 +10,7 @@ struct lset {
     VEC(struct lsel *) sels; /* that match */
     uint64_t epoch;
     uint32_t n;
-    uint32_t pairs[]; /* sorted by key, referenced */
+    uint32_t pairs[]; /* referenced */
 };
 
 struct lset_key {
@@ -376,6 +376,12 @@ void lidx_item_free(struct lidx *x, uint32_t item) {
     leave(x, it);
     it->user = NULL;
     vec_push(&x->free_items, item);
+}
+
+const uint32_t *lidx_item_pairs(const struct lidx *x, uint32_t item, size_t *n) {
+    const struct lset *s = x->items.p[item - 1].set;
+    *n = s ? s->n : 0;
+    return s ? s->pairs : NULL;
 }
 
 void lidx_item_each_match(struct lidx *x, uint32_t item, void (*cb)(void *arg, void *sel_user),

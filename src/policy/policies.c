@@ -375,14 +375,14 @@ static int read_spec(struct cpol *p, const void *spec, struct arena *a, struct b
 
 static void unmatch(struct calc *c, struct cpol *p) {
     for (size_t i = 0; i < p->matched.n; i++) {
-        struct item *it = p->matched.p[i];
-        for (size_t j = 0; j < it->pols.n; j++) {
-            if (it->pols.p[j] == p) {
-                vec_swap_remove(&it->pols, j);
+        struct local *l = p->matched.p[i];
+        for (size_t j = 0; j < l->pols.n; j++) {
+            if (l->pols.p[j] == p) {
+                vec_swap_remove(&l->pols, j);
                 break;
             }
         }
-        endpoint_dirty(c, it);
+        endpoint_dirty(c, l);
     }
     vec_fini(&p->matched);
     if (p->lsel) {
@@ -397,10 +397,10 @@ struct matching {
 };
 static void on_match(void *arg, void *item_user) {
     struct matching *m = arg;
-    struct item *it = item_user;
-    vec_push(&m->p->matched, it);
-    vec_push(&it->pols, m->p);
-    endpoint_dirty(m->c, it);
+    struct local *l = item_user;
+    vec_push(&m->p->matched, l);
+    vec_push(&l->pols, m->p);
+    endpoint_dirty(m->c, l);
 }
 
 static void remove_policy(struct calc *c, struct cpol *p) {

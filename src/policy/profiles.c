@@ -34,10 +34,13 @@ struct cprof *profile_get(struct calc *c, struct str name) {
     return p;
 }
 
-static void def_fini(struct prof_def *d) {
+static void def_fini(struct calc *c, struct prof_def *d) {
+    for (size_t i = 0; i < d->n_pairs; i++) {
+        ltab_unref(c->labels, d->pairs[i]);
+    }
+    free(d->pairs);
     free(d->written[0]);
     free(d->written[1]);
-    arena_fini(&d->a);
 }
 
 static void dirty(struct calc *c, struct cprof *p) {
@@ -56,14 +59,14 @@ const struct prof_def *profile_def(const struct cprof *p) {
     return NULL;
 }
 
-void profile_join(struct calc *c, struct cprof *p, struct item *it, bool join) {
+void profile_join(struct calc *c, struct cprof *p, struct traits *t, bool join) {
     if (join) {
-        vec_push(&p->items, it);
+        vec_push(&p->traits, t);
         return;
     }
-    for (size_t i = 0; i < p->items.n; i++) {
-        if (p->items.p[i] == it) {
-            vec_swap_remove(&p->items, i);
+    for (size_t i = 0; i < p->traits.n; i++) {
+        if (p->traits.p[i] == t) {
+            vec_swap_remove(&p->traits, i);
             break;
         }
     }
@@ -75,16 +78,9 @@ void profile_local(struct calc *c, struct cprof *p, bool add) {
     dirty(c, p);
 }
 
-static bool same_labels(const struct str_map *a, const struct str_map *b) {
-    if (a->n != b->n) {
-        return false;
-    }
-    for (size_t i = 0; i < a->n; i++) {
-        if (!str_eq(a->p[i].key, b->p[i].key) || !str_eq(a->p[i].value, b->p[i].value)) {
-            return false;
-        }
-    }
-    return true;
+static bool same_labels(const struct prof_def *a, const struct prof_def *b) {
+    return a->n_pairs == b->n_pairs &&
+           (a->n_pairs == 0 || memcmp(a->pairs, b->pairs, a->n_pairs * sizeof(*a->pairs)) == 0);
 }
 
 static int pair_cmp(const void *a, const void *b) {
@@ -92,57 +88,72 @@ static int pair_cmp(const void *a, const void *b) {
 }
 
 /* Sets a label whatever the object says of it; the array has room. */
-static void set_label(struct prof_def *d, struct str key, struct str value) {
-    for (size_t i = 0; i < d->labels.n; i++) {
-        if (str_eq(d->labels.p[i].key, key)) {
-            d->labels.p[i].value = arena_dup(&d->a, value);
+static void set_label(struct str_map *m, struct str key, struct str value) {
+    for (size_t i = 0; i < m->n; i++) {
+        if (str_eq(m->p[i].key, key)) {
+            m->p[i].value = value;
             return;
         }
     }
-    d->labels.p[d->labels.n++] = (struct str_pair){key, arena_dup(&d->a, value)};
+    m->p[m->n++] = (struct str_pair){key, value};
 }
 
 /* "pcns.KEY" = value for each label, and "pcns.projectcalico.org/name" = the object's name. */
-static void inherit(struct prof_def *d, bool is_namespace, const struct str_map *labels,
-                    struct str name) {
+static struct str_map inherited(bool is_namespace, const struct str_map *labels, struct str name,
+                                struct arena *a) {
     const char *prefix = is_namespace ? "pcns." : "pcsa.";
-    d->labels.p = arena_array(&d->a, struct str_pair, labels->n + 2);
+    struct str_map m = {.p = arena_array(a, struct str_pair, labels->n + 2)};
     for (size_t i = 0; i < labels->n; i++) {
-        d->labels.p[d->labels.n++] =
-            (struct str_pair){arena_printf(&d->a, "%s%.*s", prefix, STR_FMT(labels->p[i].key)),
-                              arena_dup(&d->a, labels->p[i].value)};
+        m.p[m.n++] = (struct str_pair){arena_printf(a, "%s%.*s", prefix, STR_FMT(labels->p[i].key)),
+                                       labels->p[i].value};
     }
-    set_label(d, arena_printf(&d->a, "%sprojectcalico.org/name", prefix), name);
+    set_label(&m, arena_printf(a, "%sprojectcalico.org/name", prefix), name);
     if (is_namespace) { /* what Kubernetes' API server sets on every Namespace */
-        set_label(d, arena_printf(&d->a, "%skubernetes.io/metadata.name", prefix), name);
+        set_label(&m, arena_printf(a, "%skubernetes.io/metadata.name", prefix), name);
     }
-    qsort(d->labels.p, d->labels.n, sizeof(*d->labels.p), pair_cmp);
+    qsort(m.p, m.n, sizeof(*m.p), pair_cmp);
+    return m;
 }
 
-static void define(struct prof_def *d, const struct kind *k, struct str name,
+static void set_pairs(struct calc *c, struct prof_def *d, const struct str_map *labels) {
+    d->pairs = malloc((labels->n + 1) * sizeof(*d->pairs));
+    mg_assert(d->pairs != NULL);
+    for (size_t i = 0; i < labels->n; i++) {
+        d->pairs[d->n_pairs++] = ltab_ref(c->labels, labels->p[i].key, labels->p[i].value);
+    }
+}
+
+static void define(struct calc *c, struct prof_def *d, const struct kind *k, struct str name,
                    const struct object *o) {
     d->exists = true;
-    if (k->id == K_NAMESPACE) {
-        inherit(d, true, &o->meta.labels, name);
-        allow_both(d);
-        return;
-    }
-    if (k->id == K_SERVICE_ACCOUNT) {
-        inherit(d, false, &o->meta.labels, name);
+    if (k->id == K_NAMESPACE || k->id == K_SERVICE_ACCOUNT) {
+        struct arena a = {.first_bytes = 1024};
+        struct str_map m = inherited(k->id == K_NAMESPACE, &o->meta.labels, name, &a);
+        set_pairs(c, d, &m);
+        arena_fini(&a);
+        if (k->id == K_NAMESPACE) {
+            allow_both(d);
+        }
         return;
     }
     const struct profile_spec *s = o->spec;
     if (!s) {
         return;
     }
-    d->labels.p = arena_array(&d->a, struct str_pair, s->labels_to_apply.n);
-    d->labels.n = s->labels_to_apply.n;
-    for (size_t i = 0; i < d->labels.n; i++) {
-        d->labels.p[i] = (struct str_pair){arena_dup(&d->a, s->labels_to_apply.p[i].key),
-                                           arena_dup(&d->a, s->labels_to_apply.p[i].value)};
-    }
+    set_pairs(c, d, &s->labels_to_apply);
     d->written[CALC_INGRESS] = rules_pack(s->ingress.p, s->ingress.n, true);
     d->written[CALC_EGRESS] = rules_pack(s->egress.p, s->egress.n, true);
+}
+
+/* An endpoint's list names only profiles that exist. */
+static void endpoints_dirty(struct calc *c, const struct cprof *p) {
+    for (size_t i = 0; i < p->traits.n; i++) {
+        for (const struct item *it = p->traits.p[i]->items; it; it = it->next) {
+            if (it->local) {
+                endpoint_dirty(c, it->local);
+            }
+        }
+    }
 }
 
 void profile_object(struct calc *c, const struct kind *k, struct str ns, struct str name,
@@ -157,33 +168,29 @@ void profile_object(struct calc *c, const struct kind *k, struct str ns, struct 
     }
     struct cprof *p = profile_get(c, buf_view(&b));
     struct prof_def *d = &p->defs[k->id == K_PROFILE ? PROF_RESOURCE : PROF_K8S];
-    struct prof_def fresh = {.a = {.first_bytes = 256}};
+    struct prof_def fresh = {.exists = false};
     if (o) {
-        define(&fresh, k, name, o);
+        define(c, &fresh, k, name, o);
     }
     const struct prof_def *before = profile_def(p);
-    bool keeps_labels = before == d && o && same_labels(&before->labels, &fresh.labels);
+    bool keeps_labels = before == d && o && same_labels(before, &fresh);
     struct prof_def old = *d;
     bool existed = before != NULL;
     *d = fresh;
     const struct prof_def *after = profile_def(p);
-    if (!existed && after && after->labels.n == 0) {
+    if (!existed && after && after->n_pairs == 0) {
         keeps_labels = true;
     }
     for (int i = 0; i < 2; i++) {
         p->dirs[i].is_stale = true;
     }
     dirty(c, p);
-    if (!keeps_labels) {
-        for (size_t i = 0; i < p->items.n; i++) {
-            item_relabel(c, p->items.p[i]);
-        }
+    for (size_t i = 0; !keeps_labels && i < p->traits.n; i++) {
+        traits_relabel(c, p->traits.p[i]);
     }
-    def_fini(&old);
-    if (existed != (after != NULL)) { /* an endpoint's list names only profiles that exist */
-        for (size_t i = 0; i < p->items.n; i++) {
-            endpoint_dirty(c, p->items.p[i]);
-        }
+    def_fini(c, &old);
+    if (existed != (after != NULL)) {
+        endpoints_dirty(c, p);
     }
 }
 
@@ -217,9 +224,9 @@ static void free_profile(struct calc *c, struct cprof *p) {
     ruleset_release(c, &p->dirs[0]);
     ruleset_release(c, &p->dirs[1]);
     for (int i = 0; i < N_PROF_SOURCES; i++) {
-        def_fini(&p->defs[i]);
+        def_fini(c, &p->defs[i]);
     }
-    vec_fini(&p->items);
+    vec_fini(&p->traits);
     free(p->name);
     free(p);
 }
@@ -229,7 +236,7 @@ void profiles_emit(struct calc *c) {
         struct cprof *p = c->dirty_profiles.p[i];
         p->is_dirty = false;
         const struct prof_def *def = profile_def(p);
-        if (!def && p->items.n == 0) {
+        if (!def && p->traits.n == 0) {
             map_prof_del(&c->profiles, str_c(p->name));
             free_profile(c, p);
             continue;

@@ -33,18 +33,20 @@ void cset_member(struct calc *c, struct cset *s, const struct calc_member *m, bo
 }
 
 void cset_item(struct calc *c, struct cset *s, const struct item *it, bool add) {
-    for (size_t i = 0; i < it->n_nets; i++) {
-        struct calc_member m = {.net = it->nets[i]};
+    const uint32_t *nets = netids_p(&it->nets);
+    const struct port_trait *ports = traits_ports(it->traits);
+    for (uint32_t i = 0; i < it->nets.n; i++) {
         if (s->type == CALC_SET_ADDR) {
-            cset_member(c, s, &m, add);
+            count_member(c, s, nets[i], add);
             continue;
         }
-        for (size_t j = 0; j < it->n_ports; j++) {
-            const struct endpoint_port *p = &it->ports[j];
-            if (str_is(p->name, s->port_name) && (!s->protocol || p->protocol == s->protocol) &&
+        struct calc_member m = mtab_get(c->members, nets[i]);
+        for (uint32_t j = 0; j < it->traits->n_ports; j++) {
+            if (ports[j].name == s->port_name &&
+                (!s->protocol || ports[j].protocol == s->protocol) &&
                 m.net.len == ip_bits(&m.net.ip)) {
-                m.protocol = p->protocol;
-                m.port = p->port;
+                m.protocol = ports[j].protocol;
+                m.port = ports[j].port;
                 cset_member(c, s, &m, add);
             }
         }
@@ -55,9 +57,12 @@ struct adding {
     struct calc *c;
     struct cset *s;
 };
-static void add_item(void *arg, void *item_user) {
+static void add_items(void *arg, void *item_user) {
     struct adding *x = arg;
-    cset_item(x->c, x->s, item_user, true);
+    const struct traits *t = item_user;
+    for (const struct item *it = t->items; it; it = it->next) {
+        cset_item(x->c, x->s, it, true);
+    }
 }
 
 /* The set of this uid with one more reference; NULL: make it. */
@@ -93,7 +98,7 @@ static void fill(struct calc *c, struct cset *s, struct str sel_text) {
     s->lsel = lidx_sel_new(c->all, sel, s);
     arena_fini(&a);
     struct adding x = {c, s};
-    lidx_sel_each_match(c->all, s->lsel, add_item, &x);
+    lidx_sel_each_match(c->all, s->lsel, add_items, &x);
 }
 
 /* PREFIX ":" base64url(SHA-224(PREFIX ":" content)), as Calico names sets. */
@@ -135,8 +140,7 @@ struct cset *cset_of_port(struct calc *c, struct str sel_text, struct str port, 
     struct cset *s = find(c, str_c(uid));
     if (!s) {
         s = make(c, CALC_SET_ADDR_PORT, str_c(uid), buf_view(&text));
-        s->port_name = strndup(port.p, port.n);
-        mg_assert(s->port_name != NULL);
+        s->port_name = ltab_ref(c->labels, STR(""), port);
         s->protocol = protocol;
         fill(c, s, sel_text);
     }
@@ -192,7 +196,9 @@ void cset_free(struct calc *c, struct cset *s) {
     }
     count_map_fini(&s->members);
     vec_fini(&s->touched);
-    free(s->port_name);
+    if (s->port_name) {
+        ltab_unref(c->labels, s->port_name);
+    }
     free(s->uid);
     free(s->text);
     free(s);

@@ -5,18 +5,6 @@
 #include <netinet/in.h>
 #include <stdlib.h>
 
-static struct str copy(struct arena *a, struct str s) {
-    return s.p ? arena_dup(a, s) : STR_NULL;
-}
-
-static void copy_labels(struct arena *a, struct str_map *dst, const struct str_map *src) {
-    dst->p = arena_array(a, struct str_pair, src->n);
-    dst->n = src->n;
-    for (size_t i = 0; i < src->n; i++) {
-        dst->p[i] = (struct str_pair){arena_dup(a, src->p[i].key), arena_dup(a, src->p[i].value)};
-    }
-}
-
 static void *copy_array(struct arena *a, const void *p, size_t bytes) {
     void *q = arena_alloc(a, bytes);
     if (bytes) {
@@ -25,19 +13,53 @@ static void *copy_array(struct arena *a, const void *p, size_t bytes) {
     return q;
 }
 
+static struct str make_key(struct buf *b, struct str ns, struct str name) {
+    buf_reset(b);
+    buf_str(b, ns);
+    buf_putc(b, '/');
+    buf_str(b, name);
+    return buf_view(b);
+}
+
 /* ---- pods and workload endpoints ---- */
 
+/* What a WorkloadEndpoint of this node says beside traits and addresses. In its arena. */
+struct wep_local {
+    struct arena a;
+    struct str iface, ns, name; /* ns, name: of the pod */
+    uint8_t mac[6];
+    struct prefix *spoof_ok;
+    size_t n_spoof_ok;
+};
+
+static struct keytext *keytext_of(struct arena *a, struct str text) {
+    struct keytext *k = arena_alloc(a, sizeof(*k) + text.n);
+    k->n = (uint32_t)text.n;
+    memcpy(k->p, text.p, text.n);
+    return k;
+}
+
+static struct str key_view(const struct keytext *k) {
+    return str_n(k->p, k->n);
+}
+
+static struct epsrc *source_find(const struct calc *c, struct str key) {
+    struct arena a = {.first_bytes = 256};
+    struct epsrc **found = map_src_get(&c->sources, keytext_of(&a, key));
+    arena_fini(&a);
+    return found ? *found : NULL;
+}
+
 static struct epsrc *source_get(struct calc *c, struct str key) {
-    struct epsrc **found = map_src_get(&c->sources, key);
-    if (found) {
-        return *found;
+    struct epsrc *s = source_find(c, key);
+    if (s) {
+        return s;
     }
-    struct epsrc *s = calloc(1, sizeof(*s));
+    s = calloc(1, sizeof(*s) + key.n);
     mg_assert(s != NULL);
-    s->key = strndup(key.p, key.n);
-    mg_assert(s->key != NULL);
-    s->pod_a.first_bytes = 192;
-    *map_src_put(&c->sources, str_c(s->key), NULL) = s;
+    s->key.n = (uint32_t)key.n;
+    memcpy(s->key.p, key.p, key.n);
+    *map_src_put(&c->sources, &s->key, NULL) = s;
     return s;
 }
 
@@ -48,14 +70,20 @@ static void drop_item(struct calc *c, struct item **it) {
     }
 }
 
-static void wep_free(struct calc *c, struct wep *w) {
-    drop_item(c, &w->item);
-    arena_fini(&w->a);
-    free(w);
+static void wep_local_free(struct wep *w) {
+    if (w->here) {
+        struct arena a = w->here->a;
+        w->here = NULL;
+        arena_fini(&a);
+    }
 }
 
-static bool is_finished(const struct k8s_pod *p) {
-    return str_is(p->phase, "Succeeded") || str_is(p->phase, "Failed");
+static void wep_free(struct calc *c, struct wep *w) {
+    drop_item(c, &w->item);
+    netids_set(c, &w->nets, NULL, 0);
+    traits_unref(c, w->traits);
+    wep_local_free(w);
+    free(w);
 }
 
 /* Named ports of a pod's containers. */
@@ -71,47 +99,51 @@ static size_t pod_ports(const struct k8s_pod *p, struct arena *a, struct endpoin
     return n;
 }
 
-/* What a Pod says of its endpoint: labels, profiles, ports. Strings in a. */
-static void from_pod(const struct calc *c, const struct epsrc *s, struct arena *a,
-                     struct item_in *in) {
-    struct str *profiles = arena_array(a, struct str, 2);
-    struct str_map *labels = arena_new(a, struct str_map);
-    labels->p = arena_array(a, struct str_pair, s->n_pod_pairs);
-    labels->n = s->n_pod_pairs;
-    for (uint32_t i = 0; i < s->n_pod_pairs; i++) {
-        struct label l = ltab_label(c->labels, s->pod_pairs[i]);
-        labels->p[i] = (struct str_pair){l.key, l.value};
+static struct str join(struct arena *a, const char *prefix, struct str ns, struct str name) {
+    size_t n = strlen(prefix);
+    char *p = arena_alloc(a, n + ns.n + 1 + name.n), *at = p;
+    at = (char *)memcpy(at, prefix, n) + n;
+    at = (char *)memcpy(at, ns.p ? ns.p : "", ns.n) + ns.n;
+    if (name.n) {
+        *at++ = '.';
+        at = (char *)memcpy(at, name.p, name.n) + name.n;
     }
-    in->labels = labels;
-    in->ns = s->pod_ns;
-    in->orchestrator = STR("k8s");
-    profiles[in->n_profiles++] = arena_printf(a, "kns.%.*s", STR_FMT(s->pod_ns));
-    if (s->pod.service_account_name.n) {
-        in->service_account = s->pod.service_account_name;
-        profiles[in->n_profiles++] = arena_printf(a, "ksa.%.*s.%.*s", STR_FMT(s->pod_ns),
-                                                  STR_FMT(s->pod.service_account_name));
-    }
-    in->profiles = profiles;
-    struct endpoint_port *ports;
-    in->n_ports = pod_ports(&s->pod, a, &ports);
-    in->ports = ports;
-    in->pod_ns = s->pod_ns;
-    in->pod_name = s->pod_name;
+    return str_n(p, (size_t)(at - p));
 }
 
-static void from_wep(const struct wep *w, struct str ns, struct item_in *in) {
-    in->labels = &w->labels;
-    in->ns = ns;
-    in->orchestrator = w->spec.orchestrator;
-    in->service_account = w->spec.service_account;
-    in->profiles = w->spec.profiles.p;
-    in->n_profiles = w->spec.profiles.n;
-    in->ports = w->spec.ports.p;
-    in->n_ports = w->spec.ports.n;
-    in->pod_ns = ns;
-    in->pod_name = w->spec.pod.n        ? w->spec.pod
-                   : w->spec.workload.n ? w->spec.workload
-                                        : w->spec.container_id;
+/* What a Pod says of its endpoint: labels, profiles, ports. */
+static struct traits *traits_of_pod(struct calc *c, struct str ns, const struct object *o) {
+    const struct k8s_pod *p = o->spec;
+    struct arena a = {.first_bytes = 1024};
+    struct str profiles[2] = {join(&a, "kns.", ns, STR_NULL)};
+    struct traits_in in = {.labels = &o->meta.labels,
+                           .ns = ns,
+                           .orchestrator = STR("k8s"),
+                           .profiles = profiles,
+                           .n_profiles = 1};
+    if (p->service_account_name.n) {
+        in.service_account = p->service_account_name;
+        profiles[in.n_profiles++] = join(&a, "ksa.", ns, p->service_account_name);
+    }
+    struct endpoint_port *ports;
+    in.n_ports = pod_ports(p, &a, &ports);
+    in.ports = ports;
+    struct traits *t = traits_get(c, &in);
+    arena_fini(&a);
+    return t;
+}
+
+static struct traits *traits_of_wep(struct calc *c, struct str ns, const struct object *o) {
+    const struct workload_endpoint_spec *p = o->spec;
+    struct traits_in in = {.labels = &o->meta.labels,
+                           .ns = ns,
+                           .orchestrator = p->orchestrator,
+                           .service_account = p->service_account,
+                           .profiles = p->profiles.p,
+                           .n_profiles = p->profiles.n,
+                           .ports = p->ports.p,
+                           .n_ports = p->ports.n};
+    return traits_get(c, &in);
 }
 
 static int hex(char ch) {
@@ -136,215 +168,181 @@ static void parse_mac(struct str s, uint8_t out[6]) {
     memcpy(out, mac, 6);
 }
 
-static void update_wep(struct calc *c, struct epsrc *s, struct wep *w, struct str ns,
-                       struct arena *a) {
-    bool is_local = str_is(w->spec.node, c->node);
-    bool pod_speaks = s->has_pod && !is_local && s->pod.ips.n > 0;
-    if (pod_speaks || (s->has_pod && (s->pod.host_network || is_finished(&s->pod)))) {
+static void update_wep(struct calc *c, struct epsrc *s, struct wep *w, struct arena *a) {
+    bool pod_speaks = s->pod && !w->is_here && s->pod_nets.n > 0;
+    if (pod_speaks || (s->pod && (s->is_host_network || s->is_finished))) {
         drop_item(c, &w->item);
         return;
     }
-    struct item_in in = {.nets = w->spec.ip_networks.p, .n_nets = w->spec.ip_networks.n};
-    if (s->has_pod) {
-        from_pod(c, s, a, &in);
-    } else {
-        from_wep(w, ns, &in);
-    }
-    if (is_local && w->spec.interface_name.n) {
+    struct item_in in = {.traits = s->pod ? s->pod : w->traits,
+                         .nets = netids_prefixes(c, &w->nets, a),
+                         .n_nets = w->nets.n};
+    if (w->here) {
         in.is_local = true;
-        in.iface = w->spec.interface_name;
-        parse_mac(w->spec.mac, in.mac);
-        struct prefix *ok = arena_array(a, struct prefix, w->spec.allow_spoofed_source_prefixes.n);
-        for (size_t i = 0; i < w->spec.allow_spoofed_source_prefixes.n; i++) {
-            in.n_spoof_ok +=
-                prefix_parse(w->spec.allow_spoofed_source_prefixes.p[i], &ok[in.n_spoof_ok]) == 0;
-        }
-        in.spoof_ok = ok;
+        in.iface = w->here->iface;
+        in.pod_ns = w->here->ns;
+        in.pod_name = w->here->name;
+        memcpy(in.mac, w->here->mac, sizeof(in.mac));
+        in.spoof_ok = w->here->spoof_ok;
+        in.n_spoof_ok = w->here->n_spoof_ok;
     }
     item_set(c, &w->item, &in);
 }
 
-static bool has_local_wep(const struct calc *c, const struct epsrc *s) {
-    for (size_t i = 0; i < s->weps.n; i++) {
-        if (str_is(s->weps.p[i]->spec.node, c->node)) {
-            return true;
-        }
+static bool has_local_wep(const struct epsrc *s) {
+    const struct wep *w = s->weps;
+    while (w && !w->is_here) {
+        w = w->next;
     }
-    return false;
+    return w != NULL;
 }
 
 /* A Pod of another node speaks for itself, by its status. */
 static void update_pod_item(struct calc *c, struct epsrc *s, struct arena *a) {
-    bool is_elsewhere = s->has_pod && s->pod.node_name.n && !str_is(s->pod.node_name, c->node);
-    if (!is_elsewhere || s->pod.host_network || is_finished(&s->pod) || s->pod.ips.n == 0 ||
-        has_local_wep(c, s)) {
+    if (!s->pod || !s->is_elsewhere || s->is_host_network || s->is_finished || s->pod_nets.n == 0 ||
+        has_local_wep(s)) {
         drop_item(c, &s->pod_item);
         return;
     }
-    struct prefix *nets = arena_array(a, struct prefix, s->pod.ips.n);
-    for (size_t i = 0; i < s->pod.ips.n; i++) {
-        nets[i] = (struct prefix){s->pod.ips.p[i], (uint8_t)ip_bits(&s->pod.ips.p[i])};
-    }
-    struct item_in in = {.nets = nets, .n_nets = s->pod.ips.n};
-    from_pod(c, s, a, &in);
+    struct item_in in = {
+        .traits = s->pod, .nets = netids_prefixes(c, &s->pod_nets, a), .n_nets = s->pod_nets.n};
     item_set(c, &s->pod_item, &in);
-}
-
-static void drop_pod(struct calc *c, struct epsrc *s) {
-    for (uint32_t i = 0; i < s->n_pod_pairs; i++) {
-        ltab_unref(c->labels, s->pod_pairs[i]);
-    }
-    s->n_pod_pairs = 0;
-    s->has_pod = false;
-    arena_fini(&s->pod_a);
 }
 
 static void source_free(struct calc *c, struct epsrc *s) {
     drop_item(c, &s->pod_item);
-    while (s->weps.n) {
-        wep_free(c, s->weps.p[--s->weps.n]);
+    while (s->weps) {
+        struct wep *w = s->weps;
+        s->weps = w->next;
+        wep_free(c, w);
     }
-    vec_fini(&s->weps);
-    drop_pod(c, s);
-    free(s->key);
+    netids_set(c, &s->pod_nets, NULL, 0);
+    traits_unref(c, s->pod);
     free(s);
 }
 
-static void update_source(struct calc *c, struct epsrc *s, struct str ns) {
+static void update_source(struct calc *c, struct epsrc *s) {
     struct arena a = {.first_bytes = 1024};
-    for (size_t i = 0; i < s->weps.n; i++) {
-        update_wep(c, s, s->weps.p[i], ns, &a);
+    for (struct wep *w = s->weps; w; w = w->next) {
+        update_wep(c, s, w, &a);
     }
     update_pod_item(c, s, &a);
     arena_fini(&a);
-    if (!s->has_pod && s->weps.n == 0) {
-        map_src_del(&c->sources, str_c(s->key));
+    if (!s->pod && !s->weps) {
+        map_src_del(&c->sources, &s->key);
         source_free(c, s);
     }
 }
 
-static struct str make_key(struct buf *b, struct str ns, struct str name) {
-    buf_reset(b);
-    buf_str(b, ns);
-    buf_putc(b, '/');
-    buf_str(b, name);
-    return buf_view(b);
-}
-
-static void keep_pod(struct calc *c, struct epsrc *s, struct str ns, const struct object *o) {
-    struct arena *a = &s->pod_a;
-    drop_pod(c, s);
-    const struct k8s_pod *p = o->spec;
-    s->has_pod = true;
-    s->pod_ns = str_n(s->key, ns.n); /* key is "NAMESPACE/NAME" */
-    s->pod_name = str_c(s->key + ns.n + 1);
-    s->pod_pairs = arena_array(a, uint32_t, o->meta.labels.n);
-    for (size_t i = 0; i < o->meta.labels.n; i++) {
-        s->pod_pairs[s->n_pod_pairs++] =
-            ltab_ref(c->labels, o->meta.labels.p[i].key, o->meta.labels.p[i].value);
+static void set_addresses(struct calc *c, struct netids *ids, const struct ip46 *ips, size_t n) {
+    struct arena a = {.first_bytes = 256};
+    struct prefix *nets = arena_array(&a, struct prefix, n);
+    for (size_t i = 0; i < n; i++) {
+        nets[i] = (struct prefix){ips[i], (uint8_t)ip_bits(&ips[i])};
     }
-    s->pod = (struct k8s_pod){.node_name = copy(a, p->node_name),
-                              .service_account_name = copy(a, p->service_account_name),
-                              .host_network = p->host_network,
-                              .phase = copy(a, p->phase)};
-    s->pod.ips.p = copy_array(a, p->ips.p, p->ips.n * sizeof(*p->ips.p));
-    s->pod.ips.n = p->ips.n;
-    s->pod.ports.p = copy_array(a, p->ports.p, p->ports.n * sizeof(*p->ports.p));
-    s->pod.ports.n = p->ports.n;
-    for (size_t i = 0; i < p->ports.n; i++) {
-        s->pod.ports.p[i].name = copy(a, p->ports.p[i].name);
-        s->pod.ports.p[i].host_ip = STR_NULL;
-    }
+    netids_set(c, ids, nets, n);
+    arena_fini(&a);
 }
 
 void pod_object(struct calc *c, struct str ns, struct str name, const struct object *o) {
     MG_CLEANUP(buf_fini) struct buf b = BUF_INIT(1024);
     struct str key = make_key(&b, ns, name);
+    struct epsrc *s;
     if (!o || !o->spec) {
-        struct epsrc **s = map_src_get(&c->sources, key);
-        if (s) {
-            drop_pod(c, *s);
-            update_source(c, *s, ns);
+        s = source_find(c, key);
+        if (s && s->pod) {
+            traits_unref(c, TAKE_PTR(s->pod)); /* items have references of their own */
+            netids_set(c, &s->pod_nets, NULL, 0);
+            update_source(c, s);
         }
         calc_problem(c, &model_kinds[K_POD], ns, name, STR_NULL);
         return;
     }
-    struct epsrc *s = source_get(c, key);
-    keep_pod(c, s, ns, o);
-    update_source(c, s, ns);
+    const struct k8s_pod *p = o->spec;
+    s = source_get(c, key);
+    struct traits *old = s->pod;
+    s->pod = traits_of_pod(c, ns, o);
+    traits_unref(c, old); /* last: what stays is not made anew */
+    set_addresses(c, &s->pod_nets, p->ips.p, p->ips.n);
+    s->is_elsewhere = p->node_name.n && !str_is(p->node_name, c->node);
+    s->is_host_network = p->host_network;
+    s->is_finished = str_is(p->phase, "Succeeded") || str_is(p->phase, "Failed");
+    update_source(c, s);
 }
 
-static void keep_wep(struct wep *w, const struct object *o) {
+/* What its own interface needs. */
+static struct wep_local *keep_local(const struct workload_endpoint_spec *p, struct str ns) {
+    struct arena a = {.first_bytes = 256};
+    struct wep_local *l = arena_new(&a, struct wep_local);
+    l->iface = arena_dup(&a, p->interface_name);
+    l->ns = arena_dup(&a, ns);
+    l->name = arena_dup(&a, p->pod.n ? p->pod : p->workload.n ? p->workload : p->container_id);
+    parse_mac(p->mac, l->mac);
+    l->spoof_ok = arena_array(&a, struct prefix, p->allow_spoofed_source_prefixes.n);
+    for (size_t i = 0; i < p->allow_spoofed_source_prefixes.n; i++) {
+        l->n_spoof_ok +=
+            prefix_parse(p->allow_spoofed_source_prefixes.p[i], &l->spoof_ok[l->n_spoof_ok]) == 0;
+    }
+    l->a = a;
+    return l;
+}
+
+static void keep_wep(struct calc *c, struct wep *w, struct str ns, const struct object *o) {
     const struct workload_endpoint_spec *p = o->spec;
-    struct arena *a = &w->a;
-    copy_labels(a, &w->labels, &o->meta.labels);
-    w->spec = (struct workload_endpoint_spec){.orchestrator = copy(a, p->orchestrator),
-                                              .workload = copy(a, p->workload),
-                                              .node = copy(a, p->node),
-                                              .container_id = copy(a, p->container_id),
-                                              .pod = copy(a, p->pod),
-                                              .endpoint = copy(a, p->endpoint),
-                                              .service_account = copy(a, p->service_account),
-                                              .interface_name = copy(a, p->interface_name),
-                                              .mac = copy(a, p->mac)};
-    w->spec.ip_networks.p =
-        copy_array(a, p->ip_networks.p, p->ip_networks.n * sizeof(*p->ip_networks.p));
-    w->spec.ip_networks.n = p->ip_networks.n;
-    w->spec.ports.p = copy_array(a, p->ports.p, p->ports.n * sizeof(*p->ports.p));
-    w->spec.ports.n = p->ports.n;
-    for (size_t i = 0; i < p->ports.n; i++) {
-        w->spec.ports.p[i].name = copy(a, p->ports.p[i].name);
-    }
-    const struct str_list *lists[] = {&p->profiles, &p->allow_spoofed_source_prefixes};
-    struct str_list *out[] = {&w->spec.profiles, &w->spec.allow_spoofed_source_prefixes};
-    for (size_t k = 0; k < 2; k++) {
-        out[k]->p = arena_array(a, struct str, lists[k]->n);
-        out[k]->n = lists[k]->n;
-        for (size_t i = 0; i < lists[k]->n; i++) {
-            out[k]->p[i] = copy(a, lists[k]->p[i]);
-        }
+    struct traits *old = w->traits;
+    w->traits = traits_of_wep(c, ns, o);
+    traits_unref(c, old);
+    netids_set(c, &w->nets, p->ip_networks.p, p->ip_networks.n);
+    wep_local_free(w);
+    w->is_here = str_is(p->node, c->node);
+    if (w->is_here && p->interface_name.n) {
+        w->here = keep_local(p, ns);
     }
 }
 
-/* Takes the resource's earlier state out of its source. */
-static void wep_remove(struct calc *c, struct str res_key, struct str ns) {
-    char **src_key = map_str_get(&c->wep_keys, res_key);
-    if (!src_key) {
-        return;
+static void unlink_wep(struct wep *w) {
+    struct wep **at = &w->src->weps;
+    while (*at != w) {
+        at = &(*at)->next;
     }
-    char *key = *src_key;
-    struct epsrc **s = map_src_get(&c->sources, str_c(key));
-    /* The map's key is the text behind the source's key, in the same block. */
-    struct str own = str_c(key + strlen(key) + 1);
-    for (size_t i = 0; s && i < (*s)->weps.n; i++) {
-        if (str_eq((*s)->weps.p[i]->name, own)) {
-            wep_free(c, (*s)->weps.p[i]);
-            vec_swap_remove(&(*s)->weps, i);
-            break;
-        }
-    }
-    map_str_del(&c->wep_keys, res_key);
-    if (s) {
-        update_source(c, *s, ns);
-    }
-    free(key);
+    *at = w->next;
 }
 
-static bool same_source(const struct epsrc *s, struct str res_key, struct wep **out) {
-    for (size_t i = 0; i < s->weps.n; i++) {
-        if (str_eq(s->weps.p[i]->name, res_key)) {
-            *out = s->weps.p[i];
-            return true;
-        }
-    }
-    return false;
+static struct wep *wep_find(const struct calc *c, struct str res_key) {
+    struct arena a = {.first_bytes = 256};
+    struct wep **w = map_wep_get(&c->weps, keytext_of(&a, res_key));
+    arena_fini(&a);
+    return w ? *w : NULL;
+}
+
+static void wep_remove(struct calc *c, struct wep *w) {
+    struct epsrc *s = w->src;
+    unlink_wep(w);
+    map_wep_del(&c->weps, &w->name);
+    wep_free(c, w);
+    update_source(c, s);
+}
+
+static struct wep *wep_new(struct calc *c, struct str res_key, struct epsrc *s) {
+    struct wep *w = calloc(1, sizeof(*w) + res_key.n);
+    mg_assert(w != NULL);
+    w->name.n = (uint32_t)res_key.n;
+    memcpy(w->name.p, res_key.p, res_key.n);
+    w->src = s;
+    w->next = s->weps;
+    s->weps = w;
+    *map_wep_put(&c->weps, &w->name, NULL) = w;
+    return w;
 }
 
 void wep_object(struct calc *c, struct str ns, struct str name, const struct object *o) {
     MG_CLEANUP(buf_fini) struct buf rk = BUF_INIT(1024), sk = BUF_INIT(1024);
     struct str res_key = make_key(&rk, ns, name);
+    struct wep *w = wep_find(c, res_key);
     if (!o || !o->spec) {
-        wep_remove(c, res_key, ns);
+        if (w) {
+            wep_remove(c, w);
+        }
         buf_fini(&sk);
         return;
     }
@@ -355,40 +353,22 @@ void wep_object(struct calc *c, struct str ns, struct str name, const struct obj
         buf_puts(&sk, "wep:");
         buf_str(&sk, res_key);
     }
-    struct str src_key = buf_view(&sk);
-    char **old = map_str_get(&c->wep_keys, res_key);
-    if (old && !str_eq(str_c(*old), src_key)) {
-        wep_remove(c, res_key, ns);
-        old = NULL;
+    if (w && !str_eq(key_view(&w->src->key), buf_view(&sk))) {
+        wep_remove(c, w);
+        w = NULL;
     }
-    struct epsrc *s = source_get(c, src_key);
-    struct wep *w = NULL;
-    if (same_source(s, res_key, &w)) {
-        arena_fini(&w->a);
-    } else {
-        w = calloc(1, sizeof(*w));
-        mg_assert(w != NULL);
-        w->a.first_bytes = 512;
-        vec_push(&s->weps, w);
+    if (!w) {
+        w = wep_new(c, res_key, source_get(c, buf_view(&sk)));
     }
-    w->name = arena_dup(&w->a, res_key);
-    keep_wep(w, o);
-    if (!old) {
-        char *block = malloc(src_key.n + 1 + res_key.n + 1);
-        mg_assert(block != NULL);
-        memcpy(block, src_key.p, src_key.n);
-        block[src_key.n] = 0;
-        memcpy(block + src_key.n + 1, res_key.p, res_key.n);
-        block[src_key.n + 1 + res_key.n] = 0;
-        *map_str_put(&c->wep_keys, str_c(block + src_key.n + 1), NULL) = block;
-    }
-    update_source(c, s, ns);
+    keep_wep(c, w, ns, o);
+    update_source(c, w->src);
     buf_fini(&sk);
 }
 
-static bool has_ip(const struct item *it, const struct ip46 *ip) {
-    for (size_t i = 0; it && i < it->n_nets; i++) {
-        if (prefix_has_ip(&it->nets[i], ip)) {
+static bool has_ip(const struct calc *c, const struct item *it, const struct ip46 *ip) {
+    for (uint32_t i = 0; it && i < it->nets.n; i++) {
+        struct calc_member m = mtab_get(c->members, netids_p(&it->nets)[i]);
+        if (prefix_has_ip(&m.net, ip)) {
             return true;
         }
     }
@@ -398,12 +378,12 @@ static bool has_ip(const struct item *it, const struct ip46 *ip) {
 void calc_name_of(const struct calc *c, const struct ip46 *ip, struct buf *out) {
     struct epsrc **s;
     for (size_t i = 0; map_src_next(&c->sources, &i, NULL, &s);) {
-        bool has = has_ip((*s)->pod_item, ip);
-        for (size_t k = 0; k < (*s)->weps.n && !has; k++) {
-            has = has_ip((*s)->weps.p[k]->item, ip);
+        bool has = has_ip(c, (*s)->pod_item, ip);
+        for (const struct wep *w = (*s)->weps; w && !has; w = w->next) {
+            has = has_ip(c, w->item, ip);
         }
         if (has) { /* the key of a source without a pod is "wep:NAMESPACE/NAME" */
-            struct str key = str_c((*s)->key);
+            struct str key = key_view(&(*s)->key);
             buf_str(out, str_starts(key, STR("wep:")) ? str_sub(key, 4, key.n) : key);
             return;
         }
@@ -436,7 +416,8 @@ void netset_object(struct calc *c, const struct kind *k, struct str ns, struct s
         found = map_item_put(&c->netsets, str_n(key, b.n), NULL);
     }
     struct arena a = {.first_bytes = 1024};
-    struct item_in in = {.labels = &o->meta.labels};
+    struct item_in in = {.traits = NULL};
+    struct traits_in t = {.labels = &o->meta.labels};
     struct str profile = arena_printf(&a, "kns.%.*s", STR_FMT(ns));
     if (k->id == K_HOST_ENDPOINT) {
         const struct host_endpoint_spec *s = o->spec;
@@ -451,10 +432,10 @@ void netset_object(struct calc *c, const struct kind *k, struct str ns, struct s
         in.iface = s->interface_name.p ? s->interface_name : STR("");
         in.pod_ns = STR("");
         in.pod_name = name;
-        in.profiles = s->profiles.p;
-        in.n_profiles = s->profiles.n;
-        in.ports = s->ports.p;
-        in.n_ports = s->ports.n;
+        t.profiles = s->profiles.p;
+        t.n_profiles = s->profiles.n;
+        t.ports = s->ports.p;
+        t.n_ports = s->ports.n;
     } else {
         const struct network_set_spec *s = o->spec;
         struct prefix *nets = copy_array(&a, s->nets.p, s->nets.n * sizeof(*nets));
@@ -464,12 +445,14 @@ void netset_object(struct calc *c, const struct kind *k, struct str ns, struct s
         in.nets = nets;
         in.n_nets = s->nets.n;
         if (ns.n) {
-            in.ns = ns;
-            in.profiles = &profile;
-            in.n_profiles = 1;
+            t.ns = ns;
+            t.profiles = &profile;
+            t.n_profiles = 1;
         }
     }
+    in.traits = traits_get(c, &t);
     item_set(c, found, &in);
+    traits_unref(c, in.traits);
     arena_fini(&a);
 }
 
@@ -581,11 +564,8 @@ void sources_fini(struct calc *c) {
         source_free(c, *s);
     }
     map_src_fini(&c->sources);
+    map_wep_fini(&c->weps);
     char **block;
-    for (size_t i = 0; map_str_next(&c->wep_keys, &i, NULL, &block);) {
-        free(*block);
-    }
-    map_str_fini(&c->wep_keys);
     for (size_t i = 0; map_str_next(&c->slice_owner, &i, NULL, &block);) {
         free(*block);
     }
