@@ -1,7 +1,7 @@
 /* The calculation's own state, shared by its files. Not for other modules. */
 #pragma once
 
-#include "base/hash.h"
+#include "base/keytext.h"
 #include "base/vec.h"
 #include "model/k8s.h"
 #include "policy/calc.h"
@@ -159,12 +159,6 @@ struct local {
     uint64_t out_hash;
 };
 
-/* A text with its length in front: keys of large maps are pointers to such. */
-struct keytext {
-    uint32_t n;
-    char p[];
-};
-
 struct epsrc;
 
 /* A WorkloadEndpoint. */
@@ -234,14 +228,14 @@ struct cservice {
 #define MAP_NAME map_src
 #define MAP_KEY const struct keytext *
 #define MAP_VAL struct epsrc *
-#define MAP_HASH(k) hash_str(str_n((k)->p, (k)->n))
-#define MAP_EQ(a, b) ((a)->n == (b)->n && memcmp((a)->p, (b)->p, (a)->n) == 0)
+#define MAP_HASH(k) KEYTEXT_HASH(k)
+#define MAP_EQ(a, b) KEYTEXT_EQ(a, b)
 #include "base/map.tmpl.h"
 #define MAP_NAME map_wep
 #define MAP_KEY const struct keytext *
 #define MAP_VAL struct wep *
-#define MAP_HASH(k) hash_str(str_n((k)->p, (k)->n))
-#define MAP_EQ(a, b) ((a)->n == (b)->n && memcmp((a)->p, (b)->p, (a)->n) == 0)
+#define MAP_HASH(k) KEYTEXT_HASH(k)
+#define MAP_EQ(a, b) KEYTEXT_EQ(a, b)
 #include "base/map.tmpl.h"
 uint64_t traits_hash(const struct traits *t);
 bool traits_eq(const struct traits *a, const struct traits *b);

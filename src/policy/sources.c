@@ -32,17 +32,6 @@ struct wep_local {
     size_t n_spoof_ok;
 };
 
-static struct keytext *keytext_of(struct arena *a, struct str text) {
-    struct keytext *k = arena_alloc(a, sizeof(*k) + text.n);
-    k->n = (uint32_t)text.n;
-    memcpy(k->p, text.p, text.n);
-    return k;
-}
-
-static struct str key_view(const struct keytext *k) {
-    return str_n(k->p, k->n);
-}
-
 static struct epsrc *source_find(const struct calc *c, struct str key) {
     struct arena a = {.first_bytes = 256};
     struct epsrc **found = map_src_get(&c->sources, keytext_of(&a, key));
@@ -57,8 +46,7 @@ static struct epsrc *source_get(struct calc *c, struct str key) {
     }
     s = calloc(1, sizeof(*s) + key.n);
     mg_assert(s != NULL);
-    s->key.n = (uint32_t)key.n;
-    memcpy(s->key.p, key.p, key.n);
+    keytext_set(&s->key, key);
     *map_src_put(&c->sources, &s->key, NULL) = s;
     return s;
 }
@@ -326,8 +314,7 @@ static void wep_remove(struct calc *c, struct wep *w) {
 static struct wep *wep_new(struct calc *c, struct str res_key, struct epsrc *s) {
     struct wep *w = calloc(1, sizeof(*w) + res_key.n);
     mg_assert(w != NULL);
-    w->name.n = (uint32_t)res_key.n;
-    memcpy(w->name.p, res_key.p, res_key.n);
+    keytext_set(&w->name, res_key);
     w->src = s;
     w->next = s->weps;
     s->weps = w;
@@ -353,7 +340,7 @@ void wep_object(struct calc *c, struct str ns, struct str name, const struct obj
         buf_puts(&sk, "wep:");
         buf_str(&sk, res_key);
     }
-    if (w && !str_eq(key_view(&w->src->key), buf_view(&sk))) {
+    if (w && !str_eq(keytext_view(&w->src->key), buf_view(&sk))) {
         wep_remove(c, w);
         w = NULL;
     }
@@ -383,7 +370,7 @@ void calc_name_of(const struct calc *c, const struct ip46 *ip, struct buf *out) 
             has = has_ip(c, w->item, ip);
         }
         if (has) { /* the key of a source without a pod is "wep:NAMESPACE/NAME" */
-            struct str key = key_view(&(*s)->key);
+            struct str key = keytext_view(&(*s)->key);
             buf_str(out, str_starts(key, STR("wep:")) ? str_sub(key, 4, key.n) : key);
             return;
         }

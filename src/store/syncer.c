@@ -3,7 +3,7 @@
  * a revision per key, no values. Which driver is below doesn't matter. */
 #include "store/syncer.h"
 
-#include "base/hash.h"
+#include "base/keytext.h"
 #include "base/log.h"
 #include "base/vec.h"
 
@@ -13,16 +13,16 @@
 enum { RETRY_MS = 1000 };
 
 struct known {
-    char *key; /* malloc'ed: keys come and go one by one */
     uint64_t hash, revision;
     uint32_t snapshot; /* the last one that had it */
+    struct keytext key;
 };
 
 #define MAP_NAME knowntab
-#define MAP_KEY struct str
-#define MAP_VAL struct known
-#define MAP_HASH(k) hash_str(k)
-#define MAP_EQ(a, b) str_eq(a, b)
+#define MAP_KEY const struct keytext *
+#define MAP_VAL struct known *
+#define MAP_HASH(k) KEYTEXT_HASH(k)
+#define MAP_EQ(a, b) KEYTEXT_EQ(a, b)
 #include "base/map.tmpl.h"
 
 struct syncer {
@@ -42,9 +42,9 @@ struct syncer {
 
 static void destroy(struct syncer *y) {
     size_t i = 0;
-    struct known *v;
+    struct known **v;
     while (knowntab_next(&y->known, &i, NULL, &v)) {
-        free(v->key);
+        free(*v);
     }
     knowntab_fini(&y->known);
     free(y->space);
@@ -70,15 +70,21 @@ static void pass(struct syncer *y, const struct store_item *it) {
     }
 }
 
+static struct known *known_find(struct syncer *y, struct str key) {
+    struct arena a = {.first_bytes = 128};
+    struct known **k = knowntab_get(&y->known, keytext_of(&a, key));
+    arena_fini(&a);
+    return k ? *k : NULL;
+}
+
 /* An item as a list or a watch has it: passed on if it is news. */
 static void take_item(struct syncer *y, const struct store_item *it) {
-    struct known *k = knowntab_get(&y->known, it->key);
+    struct known *k = known_find(y, it->key);
     if (!it->value.p) {
         if (k && it->revision > k->revision) {
-            char *own = k->key;
-            (void)knowntab_del(&y->known, it->key);
+            (void)knowntab_del(&y->known, &k->key);
             pass(y, it);
-            free(own);
+            free(k);
         }
         return;
     }
@@ -95,13 +101,13 @@ static void take_item(struct syncer *y, const struct store_item *it) {
             return;
         }
     } else {
-        char *own = malloc(it->key.n + 1);
-        mg_assert(own != NULL);
-        memcpy(own, it->key.p, it->key.n);
-        own[it->key.n] = '\0';
-        k = knowntab_put(&y->known, str_n(own, it->key.n), NULL);
-        *k = (struct known){
-            .key = own, .hash = hash, .revision = it->revision, .snapshot = y->snapshot};
+        k = malloc(sizeof(*k) + it->key.n);
+        mg_assert(k != NULL);
+        k->hash = hash;
+        k->revision = it->revision;
+        k->snapshot = y->snapshot;
+        keytext_set(&k->key, it->key);
+        *knowntab_put(&y->known, &k->key, NULL) = k;
     }
     pass(y, it);
 }
@@ -116,26 +122,30 @@ static int on_list_item(void *arg, const struct store_item *it) {
     return y->is_dead ? -ECANCELED : 0;
 }
 
+static int known_cmp(const void *a, const void *b) {
+    return str_cmp(keytext_view(&(*(struct known *const *)a)->key),
+                   keytext_view(&(*(struct known *const *)b)->key));
+}
+
 /* Deletes of what the newest snapshot doesn't have, in the order of keys. */
 static void drop_missing(struct syncer *y) {
-    VEC(struct str) gone = {0};
+    VEC(struct known *) gone = {0};
     size_t i = 0;
-    struct str key;
-    struct known *v;
-    while (knowntab_next(&y->known, &i, &key, &v)) {
-        if (v->snapshot != y->snapshot) {
-            vec_push(&gone, key);
+    struct known **v;
+    while (knowntab_next(&y->known, &i, NULL, &v)) {
+        if ((*v)->snapshot != y->snapshot) {
+            vec_push(&gone, *v);
         }
     }
-    vec_sort(&gone, str_cmp_qsort);
+    vec_sort(&gone, known_cmp);
     for (i = 0; i < gone.n; i++) {
-        (void)knowntab_del(&y->known, gone.p[i]);
+        (void)knowntab_del(&y->known, &gone.p[i]->key);
         struct store_item it = {.space = str_c(y->space),
-                                .key = gone.p[i],
+                                .key = keytext_view(&gone.p[i]->key),
                                 .value = STR_NULL,
                                 .revision = y->list_revision};
         pass(y, &it);
-        free((char *)(uintptr_t)gone.p[i].p);
+        free(gone.p[i]);
     }
     vec_fini(&gone);
 }
