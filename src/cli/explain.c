@@ -324,10 +324,11 @@ static int answer(const struct world *w, const struct end *src, const struct end
         show_side(CALC_EGRESS, src, &out, counters);
         show_side(CALC_INGRESS, dst, &in, counters);
         arena_fini(&a);
-        if (!is_allowed) {
-            bool is_out = out.verdict == VERDICT_DENY;
-            show_fix(is_out ? CALC_EGRESS : CALC_INGRESS, is_out ? &out : &in, is_out ? src : dst,
-                     is_out ? dst : src, p);
+        if (!is_allowed && out.verdict == VERDICT_DENY) {
+            show_fix(CALC_EGRESS, &out, src, dst, p);
+        }
+        if (!is_allowed && in.verdict == VERDICT_DENY) {
+            show_fix(CALC_INGRESS, &in, dst, src, p);
         }
     }
     side_fini(&out);
