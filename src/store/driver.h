@@ -2,6 +2,7 @@
  * and calls through this table. One driver per URL scheme; a new one is an entry in store.c. */
 #pragma once
 
+#include "store/follow.h"
 #include "store/store.h"
 
 /* Every driver's store and watch start with these. */
@@ -36,6 +37,15 @@ struct store_driver {
                  const struct store_watch_ops *ops, void *arg, struct store_watch **out,
                  struct err *e);
     void (*watch_free)(struct store_watch *w);
+    /* NULL: the syncer lists and watches (list, watch above). Else: follows a whole space on the
+     * loop, without blocking it, until follow_free; failures are retried with back-off and told by
+     * on_connected. Fails only for what trying again can't mend. */
+    int (*follow)(struct store *s, struct loop *l, struct str space,
+                  const struct store_follow_ops *ops, void *arg, struct store_follow **out,
+                  struct err *e);
+    /* Somebody waits: find out the newest revision and tell on_progress soon. */
+    void (*follow_ask)(struct store_follow *f);
+    void (*follow_free)(struct store_follow *f); /* safe inside its own callbacks */
 };
 
 extern const struct store_driver store_sqlite;
