@@ -506,9 +506,9 @@ static void on_newest(void *arg, const struct etcd_end *end) {
     struct arena a = {0};
     char why[WHY_MAX];
     enter(f);
-    etcd_op_free(TAKE_PTR(f->ask_op));
     const Etcd__RangeResponse *r =
         end->code == 0 ? grpc_unpack(&etcd__range_response__descriptor, end->message, &a) : NULL;
+    etcd_op_free(TAKE_PTR(f->ask_op));
     if (!r || !r->header || r->header->revision <= 0) {
         f->ask = ASK_AGAIN; /* the watch is well as far as is known: it says when it is not */
         loop_timer_start(f->ask_timer, RETRY_MAX_MS, 0);
