@@ -4,10 +4,15 @@
  * said about it. */
 #include "store/etcd_int.h"
 
+#include "base/clock.h"
+
 #include <inttypes.h>
 #include <stdlib.h>
 
-enum { CHECK_MS = 5000 }; /* looking up what became of a write */
+enum {
+    CHECK_MS = 5000,  /* looking up what became of a write */
+    WRITE_MS = 20000, /* no further try of a write after this */
+};
 
 static struct etcd_store *of(struct store *s) {
     return (struct etcd_store *)s;
@@ -312,18 +317,40 @@ static int swap(struct etcd_store *t, struct swap *w, struct arena *a, struct er
     return code;
 }
 
-/* The answer to a put was lost: does the key hold what was to be written? */
-static bool put_was_done(struct etcd_store *t, struct swap *w, struct str text) {
+/* Does the key hold what was to be written (text STR_NULL: nothing)? */
+static bool was_done(struct etcd_store *t, struct swap *w, struct str text) {
     struct arena a = {0};
     const Etcd__KeyValue *kv = NULL;
-    bool yes = read_pair(t, w->key, CHECK_MS, &a, &kv, NULL) == 0 && kv &&
-               str_eq(pb_str(kv->value), text) && (uint64_t)kv->mod_revision != w->expect;
+    bool yes =
+        read_pair(t, w->key, CHECK_MS, &a, &kv, NULL) == 0 &&
+        (text.p ? kv && str_eq(pb_str(kv->value), text) && (uint64_t)kv->mod_revision != w->expect
+                : !kv);
     if (yes) {
         w->is_done = true;
-        w->revision = (uint64_t)kv->mod_revision;
+        w->deleted = !text.p;
+        w->revision = kv ? (uint64_t)kv->mod_revision : w->revision;
     }
     arena_fini(&a);
     return yes;
+}
+
+/* A swap that is tried again when nobody can say what became of it. Then what stands there decides:
+ * what looks like somebody else's write may be the first try's. */
+static int sure_swap(struct etcd_store *t, struct swap *w, struct str text, struct arena *a,
+                     struct err *e) {
+    int64_t end_ns = clock_ns() + WRITE_MS * 1000000LL;
+    bool is_doubtful = false;
+    for (;;) {
+        int code = swap(t, w, a, e);
+        is_doubtful = is_doubtful || (code < 0 && w->is_unknown);
+        bool is_undone = code < 0 || !w->is_done || (!text.p && w->deleted == 0);
+        if (is_doubtful && is_undone && was_done(t, w, text)) {
+            return 0;
+        }
+        if (code == 0 || !w->is_unknown || clock_ns() > end_ns) {
+            return code;
+        }
+    }
 }
 
 static int put_at(struct etcd_store *t, struct swap *w, struct store_key k, struct str value,
@@ -337,11 +364,8 @@ static int put_at(struct etcd_store *t, struct swap *w, struct store_key k, stru
     op.request_case = ETCD__REQUEST_OP__REQUEST_REQUEST_PUT;
     op.request_put = &put;
     w->op = &op;
-    int code = swap(t, w, a, e);
+    int code = sure_swap(t, w, text, a, e);
     w->op = NULL;
-    if (code < 0 && w->is_unknown && put_was_done(t, w, text)) {
-        code = 0;
-    }
     return code;
 }
 
@@ -412,16 +436,8 @@ static int del_at(struct etcd_store *t, struct swap *w, struct arena *a, struct 
     op.request_case = ETCD__REQUEST_OP__REQUEST_REQUEST_DELETE_RANGE;
     op.request_delete_range = &del;
     w->op = &op;
-    int code = swap(t, w, a, e);
+    int code = sure_swap(t, w, STR_NULL, a, e);
     w->op = NULL;
-    if (code < 0 && w->is_unknown) {
-        const Etcd__KeyValue *kv = NULL;
-        if (read_pair(t, w->key, CHECK_MS, a, &kv, NULL) == 0 && !kv) {
-            code = 0; /* gone, as was asked for */
-            w->is_done = true;
-            w->deleted = 1;
-        }
-    }
     return code;
 }
 

@@ -174,6 +174,7 @@ static void gone(struct etcd_stream *f, const char *why) {
 /* Another cluster, or one that has forgotten: what its revisions mean begins anew. */
 static void replaced(struct etcd_stream *f, const char *why) {
     f->position = 0;
+    f->was_told_lost = false; /* whatever was said before, this matters more */
     tell_connected(f, false, why);
     if (!f->is_dead) {
         gone(f, why);
@@ -360,7 +361,7 @@ static void watch_canceled(struct etcd_stream *f, const Etcd__WatchResponse *w) 
         gone(f, st.reason);
         return;
     }
-    (void)snprintf(why, sizeof(why), "etcd at %s: the watch was ended: %s", etcd_cluster_url(f->c),
+    (void)snprintf(why, sizeof(why), "etcd at %s: the watch was ended: %s", etcd_cluster_name(f->c),
                    st.reason);
     lost(f, why);
 }
@@ -428,7 +429,7 @@ static void watch_ended(struct etcd_stream *f, const struct http_header *h, size
             etcd_cluster_forget_login(f->c);
         }
     }
-    (void)snprintf(why, sizeof(why), "etcd at %s: %s", etcd_cluster_url(f->c), st.reason);
+    (void)snprintf(why, sizeof(why), "etcd at %s: %s", etcd_cluster_name(f->c), st.reason);
     etcd_cluster_next(f->c);
     lost(f, reason ? reason : why);
 }
