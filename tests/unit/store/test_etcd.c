@@ -1,5 +1,7 @@
 /* The store on a real etcd. Without etcd's program the tests are skipped. */
 #include "store/driver.h"
+#include "store/etcd_map.h"
+#include "store/lease.h"
 
 #include "etcd_lab.h"
 #include "etcd_mirror.h"
@@ -150,8 +152,8 @@ static void t_etcd__list__pages_of_one_revision(void **state) {
     struct err e = {.msg = ""};
     char name[32];
     for (int i = 0; i < 5000; i++) {
-        (void)snprintf(name, sizeof(name), "h%04d", i);
-        (void)put_handle(s, name, "{\"block\":{}}");
+        (void)snprintf(name, sizeof(name), "/ipam/v2/handle/h%04d", i);
+        ok(store_put(s, ikey(name), STR("{\"block\":{}}"), REV_NONE, NULL, &e), &e);
     }
     struct seen n = {.is_sorted = true};
     uint64_t revision = 0, before = store_revision(s);
@@ -344,6 +346,89 @@ static void t_etcd__watch__prefix_from_revision(void **state) {
     (void)state;
 }
 
+static void t_etcd__lease__items_go_with_it(void **state) {
+    struct store *s = fresh();
+    struct err e = {.msg = ""};
+    struct arena a = {0};
+    struct store_item it;
+    int64_t id = 0, other = 0, ttl = 0;
+    struct store_key k = {STR(STORE_SPACE_CALICO), STR("/felix/v2/no-region/host/n1/status")};
+    ok(store_lease_grant(s, 60, &id, &ttl, &e), &e);
+    assert_true(ttl >= 60 && id != 0);
+    ok(store_lease_put(s, k, STR("{}"), REV_NONE, id, NULL, &e), &e);
+    assert_int_equal(store_lease_put(s, k, STR("{}"), REV_NONE, id, NULL, &e), ERR_EXISTS);
+    ok(store_lease_keep(s, id, &ttl, &e), &e);
+    assert_true(ttl >= 60);
+    ok(store_get(s, k, &a, &it, &e), &e);
+    assert_int_equal(
+        lab_ctl(&lab, "get --print-value-only /calico/felix/v2/no-region/host/n1/status"), 0);
+    ok(store_lease_revoke(s, id, &e), &e);
+    assert_int_equal(store_get(s, k, &a, &it, &e), ERR_NOT_FOUND);
+    assert_int_equal(store_lease_keep(s, id, NULL, &e), ERR_NOT_FOUND);
+    assert_int_equal(store_lease_revoke(s, id, &e), ERR_NOT_FOUND);
+    assert_int_equal(store_lease_put(s, k, STR("{}"), REV_NONE, id, NULL, &e), ERR_NOT_FOUND);
+    /* One that nobody keeps runs out. */
+    ok(store_lease_grant(s, 1, &other, NULL, &e), &e);
+    ok(store_lease_put(s, k, STR("{}"), REV_NONE, other, NULL, &e), &e);
+    int64_t end = clock_ns() + 60 * 1000000000LL;
+    while (store_get(s, k, &a, &it, &e) == 0 && clock_ns() < end) {
+        usleep(100000);
+    }
+    assert_int_equal(store_get(s, k, &a, &it, &e), ERR_NOT_FOUND);
+    arena_fini(&a);
+    store_close(s);
+    (void)state;
+}
+
+/* What early versions of Calico left, beside what those of today write. */
+static void t_etcd__policies__early_and_new_places(void **state) {
+    struct store *s = fresh();
+    struct err e = {.msg = ""};
+    struct arena a = {0};
+    struct store_item it;
+    struct store_key k = rkey("NetworkPolicy.projectcalico.org/shop/web");
+    uint64_t first = 0;
+    char *put[] = {(char *)(uintptr_t) "etcdctl",
+                   NULL,
+                   (char *)(uintptr_t) "put",
+                   (char *)(uintptr_t) "/calico/resources/v3/projectcalico.org/networkpolicies/"
+                                       "shop/default.web",
+                   (char *)(uintptr_t) "{\"kind\":\"NetworkPolicy\",\"apiVersion\":"
+                                       "\"projectcalico.org/v3\",\"metadata\":{\"name\":"
+                                       "\"default.web\",\"namespace\":\"shop\"},\"spec\":{}}",
+                   NULL};
+    char endpoints[600];
+    (void)snprintf(endpoints, sizeof(endpoints), "--endpoints=%s", lab.url);
+    put[1] = endpoints;
+    assert_int_equal(lab_run(lab.dir, put), 0);
+    ok(store_get(s, k, &a, &it, &e), &e);
+    assert_non_null(strstr(arena_cstr(&a, it.value), "\"name\":\"web\""));
+    first = it.revision;
+    assert_int_equal(store_put(s, k, it.value, REV_NONE, NULL, &e), ERR_EXISTS);
+    assert_int_equal(store_put(s, k, it.value, first + 1, NULL, &e), ERR_CONFLICT);
+    ok(store_put(s, k, it.value, first, NULL, &e), &e); /* stays where it is */
+    assert_string_equal(list(s, rkey("NetworkPolicy.projectcalico.org/"), NULL).text,
+                        "NetworkPolicy.projectcalico.org/shop/default.web ");
+    ok(store_put(s, k, it.value, REV_ANY, NULL, &e), &e);
+    ok(store_get(s, k, &a, &it, &e), &e);
+    assert_non_null(strstr(arena_cstr(&a, it.value), "\"name\":\"web\""));
+    assert_null(strstr(arena_cstr(&a, it.value), "annotations"));
+    assert_int_equal(store_delete(s, k, first, &e), ERR_CONFLICT);
+    ok(store_delete(s, k, it.revision, &e), &e);
+    assert_int_equal(store_delete(s, k, REV_ANY, &e), ERR_NOT_FOUND);
+    ok(store_put(s, k, it.value, REV_NONE, NULL, &e), &e);
+    assert_string_equal(list(s, rkey("NetworkPolicy.projectcalico.org/"), NULL).text,
+                        "NetworkPolicy.projectcalico.org/shop/web ");
+    /* The profile that is always there. */
+    struct store_key allow = rkey("Profile.projectcalico.org//projectcalico-default-allow");
+    ok(store_get(s, allow, &a, &it, &e), &e);
+    assert_int_equal(store_put(s, allow, it.value, REV_ANY, NULL, &e), ERR_DENIED);
+    assert_int_equal(store_delete(s, allow, REV_ANY, &e), ERR_DENIED);
+    arena_fini(&a);
+    store_close(s);
+    (void)state;
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(t_etcd__compare_and_swap__codes),
     cmocka_unit_test(t_etcd__list__prefix_order_revision),
@@ -352,6 +437,8 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(t_etcd__compare_and_swap__race),
     cmocka_unit_test(t_etcd__follow__snapshot_changes_progress),
     cmocka_unit_test(t_etcd__watch__prefix_from_revision),
+    cmocka_unit_test(t_etcd__lease__items_go_with_it),
+    cmocka_unit_test(t_etcd__policies__early_and_new_places),
 };
 
 int main(int argc, char **argv) {
