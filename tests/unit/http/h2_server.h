@@ -255,6 +255,12 @@ static inline void *h2_peer_main(void *arg) {
     nghttp2_session_callbacks_del(cb);
     if (!p->ssl || SSL_accept(p->ssl) == 1) {
         h2_serve(p);
+    } else {
+        /* Its alert must not be lost to a reset for bytes that nobody read. */
+        char rest[4096];
+        (void)shutdown(p->fd, SHUT_WR);
+        while (recv(p->fd, rest, sizeof(rest), 0) > 0) {
+        }
     }
     for (int32_t id = 1; id < 4096; id += 2) { /* streams that are open still */
         (void)h2_close(p->h2, id, 0, p);
