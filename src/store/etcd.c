@@ -10,8 +10,8 @@
 #include <stdlib.h>
 
 enum {
-    CHECK_MS = 5000,  /* looking up what became of a write */
-    WRITE_MS = 20000, /* no further try of a write after this */
+    CHECK_MS = 3000,  /* looking up what became of a write */
+    WRITE_MS = 9000,  /* no further try of a write after this */
     ANY_TRIES = 16,   /* of a write without a condition, while others write the same item */
 };
 
