@@ -282,7 +282,8 @@ void cni_answer_fail(struct cni_request *r) {
     buf_puts(&b, ",\"details\":");
     json_quote(&b, str_c(r->fail.details));
     buf_puts(&b, "}\n");
-    cni_answer(r, 1, buf_view(&b));
+    bool is_later = r->cmd == CNI_CMD_DEL && r->fail.code == CNI_CODE_TRY_LATER;
+    cni_answer(r, is_later ? WIRE_EXIT_LATER : 1, buf_view(&b));
 }
 
 void cni_delegate(struct cni_request *r, struct str type, const char *command, struct str input,
