@@ -129,8 +129,10 @@ static int open_parts(struct node *n, struct err *e) {
     dataplane_on_applied(n->dataplane, on_applied, n);
     n->calc = calc_new(str_c(n->name), &node_calc_ops, n);
     n->ipam = ipam_new(n->calls, str_c(n->name));
-    struct cni_server_settings cs = {
-        .node_name = str_c(n->name), .iface_prefix = s->iface_prefixes[0], .links = n->links};
+    struct cni_server_settings cs = {.node_name = str_c(n->name),
+                                     .iface_prefix = s->iface_prefixes[0],
+                                     .links = n->links,
+                                     .may_ask_kube = strncmp(n->o.datastore, "etcd:", 5) == 0};
     n->cni = cni_server_new(n->loop, n->calls, n->worker, n->ipam, &cs, &cni_ops, n, e);
     if (!n->cni) {
         return e->code;
