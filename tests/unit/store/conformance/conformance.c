@@ -4,7 +4,8 @@
  *                          agent's socket; else a datastore that is there: etcd:…, kubernetes:…
  *
  * What a store can't do is left out, and said. MARGAY_TEST_HOOKS and MARGAY_TEST_STORE_DIRECT are
- * the runner's (tests/e2e/test_stores.py): who breaks the way to the server, and a way around. */
+ * the runner's (tests/e2e/test_store_conformance.py): who breaks the way to the server, and a way
+ * around. */
 #include "subject.h"
 
 int main(int argc, char **argv) {

@@ -332,7 +332,8 @@ static bool never(void *arg) {
  * forgotten; the way is back: only differences come. */
 static void lose_and_return(const char *disturb, bool has_changes) {
     if (!hook("break") || !hook("mend")) {
-        LEAVE_OUT("nobody here can break the way to the store (tests/e2e/test_stores.py can)");
+        LEAVE_OUT(
+            "nobody here can break the way to the store (tests/e2e/test_store_conformance.py can)");
     }
     struct store *s = subject_open();
     struct store *direct = NULL;
