@@ -137,6 +137,7 @@ struct mirror {
     char want[N_KEYS][TEXT];
     uint64_t revision[N_KEYS]; /* of what was told last */
     uint64_t batch, wait_for;
+    struct syncer *syncer;
     unsigned in_syncs, told, other;
     bool is_connected;
 };
@@ -168,8 +169,9 @@ static void m_batch(void *arg, uint64_t revision) {
     assert_true(revision >= m->batch);
     m->batch = revision;
 }
-static void m_connected(void *arg, bool is_connected) {
+static void m_connected(void *arg, bool is_connected, const char *why) {
     ((struct mirror *)arg)->is_connected = is_connected;
+    assert_true(is_connected || (why && why[0]));
 }
 static const struct syncer_ops mirror_ops = {m_item, m_sync, m_batch, m_connected};
 
@@ -180,10 +182,10 @@ static bool is_equal(void *arg) {
     const struct mirror *m = arg;
     return memcmp(m->text, m->want, sizeof(m->text)) == 0;
 }
-/* Equal, or the syncer says that it is as far as it has to be. */
+/* The syncer says that it is as far as it has to be: then it has told all. */
 static bool is_settled(void *arg) {
     const struct mirror *m = arg;
-    return m->batch >= m->wait_for;
+    return syncer_position(m->syncer, m->prefix) >= m->wait_for;
 }
 
 static void require_equal(struct loop *l, struct mirror *m) {
@@ -256,8 +258,10 @@ static void t_syncer__random_changes__mirror_is_equal(void **state) {
     m.wait_for = net_put(writer, ns, "n0", "last", REV_ANY);
     memset(m.want[0], 0, TEXT);
     memcpy(m.want[0], "last", 4);
-    if (!run_until(l, is_settled, &m, 2 * (int64_t)DEADLINE_MS)) {
-        fail_msg("told up to %llu, never %llu", (unsigned long long)m.batch,
+    m.syncer = y;
+    syncer_ask(y);
+    if (!run_until(l, is_settled, &m, DEADLINE_MS)) {
+        fail_msg("told up to %llu, never %llu", (unsigned long long)syncer_position(y, m.prefix),
                  (unsigned long long)m.wait_for);
     }
     assert_true(is_equal(&m));
