@@ -2,6 +2,7 @@
 
 #include "base/fd.h"
 #include "store/serve.h"
+#include "store/worker.h"
 
 #include <signal.h>
 #include <sys/socket.h>
@@ -38,7 +39,7 @@ static void serve(int fd) {
     }
     static const struct store_server_hooks hooks = {NULL};
     struct loop *l = loop_new();
-    struct listener at = {store_server_new(l, s, &hooks, NULL), fd};
+    struct listener at = {store_server_new(l, s, store_worker_new(l, s), &hooks, NULL), fd};
     (void)loop_poll_new(l, fd, LOOP_READ, accept_one, &at);
     loop_run(l);
 }
