@@ -166,8 +166,8 @@ static int start(struct node *n, struct err *e) {
         r = open_parts(n, e);
     }
     if (r == 0) {
-        r = syncer_start(n->store, n->loop, STR(STORE_SPACE_RESOURCES), &node_sync_ops, n,
-                         &n->syncer, e);
+        r = syncer_start(n->store, n->loop, (struct store_key){STR(STORE_SPACE_RESOURCES), STR("")},
+                         &node_sync_ops, n, &n->syncer, e);
     }
     if (r == 0) {
         char path[PATH_MAX];
