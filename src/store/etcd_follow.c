@@ -674,11 +674,11 @@ static void stream_free(struct etcd_stream *f) {
     }
 }
 
-int etcd_follow(struct store *s, struct loop *l, struct str space,
+int etcd_follow(struct store *s, struct loop *l, struct store_key prefix,
                 const struct store_follow_ops *ops, void *arg, struct store_follow **out,
                 struct err *e) {
     struct etcd_stream *f = NULL;
-    int r = stream_new((struct etcd_store *)s, l, (struct store_key){space, STR("")}, arg, &f, e);
+    int r = stream_new((struct etcd_store *)s, l, prefix, arg, &f, e);
     if (r == 0) {
         f->has_snapshot = true;
         f->ops = *ops;
