@@ -90,7 +90,11 @@ static const struct kube_rest RESTS[] = {
 };
 
 #define SPACE_R .space = STORE_SPACE_RESOURCES
-#define SPACE_I .space = STORE_SPACE_IPAM, .kind = K_N_KINDS
+#define IPAM(p, s, r)                                                              \
+    {                                                                              \
+        p, STORE_SPACE_IPAM, s, .kind = K_N_KINDS, REST(r), .is_sorted = false,    \
+           .is_followed = true                                                     \
+    }
 #define REST(id) .rest = &RESTS[id]
 #define CALICO(k) k ".projectcalico.org/"
 #define PLAIN(p, k, r) \
@@ -148,16 +152,11 @@ const struct kube_view kube_views[] = {
     CALICO_CRD("Tier", K_TIER, R_TIERS),
     {CALICO("WorkloadEndpoint"), SPACE_R, KUBE_POD_WEP, .kind = K_WORKLOAD_ENDPOINT,
      REST(R_PODS), .is_sorted = false, .is_followed = true},
-    {"/ipam/v2/assignment/", SPACE_I, KUBE_IPAM_BLOCK, REST(R_BLOCKS), .is_sorted = false,
-     .is_followed = true},
-    {"/ipam/v2/config", SPACE_I, KUBE_IPAM_CONFIG, REST(R_IPAM_CONFIGS), .is_sorted = false,
-     .is_followed = true},
-    {"/ipam/v2/handle/", SPACE_I, KUBE_IPAM_HANDLE, REST(R_HANDLES), .is_sorted = false,
-     .is_followed = true},
-    {"/ipam/v2/host/", SPACE_I, KUBE_IPAM_AFFINITY, REST(R_AFFINITIES), .is_sorted = false,
-     .is_followed = true},
-    {"/ipam/v2/virtual/", SPACE_I, KUBE_IPAM_AFFINITY, REST(R_AFFINITIES), .is_sorted = false,
-     .is_followed = true},
+    IPAM("/ipam/v2/assignment/", KUBE_IPAM_BLOCK, R_BLOCKS),
+    IPAM("/ipam/v2/config", KUBE_IPAM_CONFIG, R_IPAM_CONFIGS),
+    IPAM("/ipam/v2/handle/", KUBE_IPAM_HANDLE, R_HANDLES),
+    IPAM("/ipam/v2/host/", KUBE_IPAM_AFFINITY, R_AFFINITIES),
+    IPAM("/ipam/v2/virtual/", KUBE_IPAM_AFFINITY, R_AFFINITIES),
 };
 const size_t kube_n_views = ARRAY_LEN(kube_views);
 

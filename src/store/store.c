@@ -2,7 +2,7 @@
  * anything is kept is the drivers' affair (driver.h). */
 #include "store/driver.h"
 
-static const struct store_driver *const drivers[] = {&store_sqlite, &store_agent};
+static const struct store_driver *const drivers[] = {&store_sqlite, &store_agent, &store_kube};
 
 int store_open(const char *url, struct store **out, struct err *e) {
     struct str u = str_c(url);
