@@ -282,7 +282,8 @@ void cni_answer_fail(struct cni_request *r) {
     buf_puts(&b, ",\"details\":");
     json_quote(&b, str_c(r->fail.details));
     buf_puts(&b, "}\n");
-    cni_answer(r, 1, buf_view(&b));
+    bool is_later = r->cmd == CNI_CMD_DEL && r->fail.code == CNI_CODE_TRY_LATER;
+    cni_answer(r, is_later ? WIRE_EXIT_LATER : 1, buf_view(&b));
 }
 
 void cni_delegate(struct cni_request *r, struct str type, const char *command, struct str input,
@@ -568,6 +569,7 @@ struct cni_server *cni_server_new(struct loop *l, struct store *st, struct store
     s->ops = ops;
     s->arg = arg;
     s->links = settings->links;
+    s->may_ask_kube = settings->may_ask_kube;
     s->node = arena_dup(&s->arena, settings->node_name);
     s->iface_prefix =
         arena_dup(&s->arena, settings->iface_prefix.n ? settings->iface_prefix : STR("cali"));
@@ -606,6 +608,8 @@ void cni_server_free(struct cni_server *s) {
         nl_close(s->removers[i].nl);
         conntrack_free(s->removers[i].conntrack);
     }
+    store_close(s->kube);
+    free(s->kube_path);
     arena_fini(&s->arena);
     free(s);
 }

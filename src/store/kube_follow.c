@@ -58,7 +58,7 @@ static void follow_state(void *owner, struct kube_reflect *r, const char *why) {
     }
 }
 
-int kube_follow(struct store *s, struct loop *l, struct str space,
+int kube_follow(struct store *s, struct loop *l, struct store_key prefix,
                 const struct store_follow_ops *ops, void *arg, struct store_follow **out,
                 struct err *e) {
     static const struct kube_source_ops source_ops = {.on_snapshot = follow_snapshot,
@@ -67,6 +67,9 @@ int kube_follow(struct store *s, struct loop *l, struct str space,
                                                       .on_progress = follow_progress,
                                                       .on_state = follow_state};
     struct kube_store *k = (struct kube_store *)s;
+    const struct kube_view *views[KUBE_VIEWS_MAX];
+    struct str ns;
+    size_t n = kube_views_of(prefix, views, &ns);
     struct follow *f = calloc(1, sizeof(*f));
     mg_assert(f != NULL);
     f->base.drv = &store_kube;
@@ -74,14 +77,15 @@ int kube_follow(struct store *s, struct loop *l, struct str space,
     f->arg = arg;
     kube_source_init(&f->src, l, k->shared, &source_ops, f);
     f->src.is_slim = f->src.may_list = true;
-    for (size_t i = 0; i < kube_n_views; i++) {
-        if (kube_views[i].is_followed && str_is(space, kube_views[i].space)) {
-            kube_source_add(&f->src, &kube_views[i]);
+    for (size_t i = 0; i < n; i++) {
+        if (views[i]->is_followed) {
+            kube_source_add(&f->src, views[i]);
         }
     }
     if (f->src.n == 0) {
         kube_source_end(&f->src);
-        return err_set(e, ERR_INVALID, "the Kubernetes API has no space \"%.*s\"", STR_FMT(space));
+        return err_set(e, ERR_INVALID, "\"%.*s\" can't be followed at the Kubernetes API",
+                       STR_FMT(prefix.key));
     }
     f->n_pending = f->src.n;
     kube_source_start(&f->src, 0);

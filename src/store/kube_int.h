@@ -107,7 +107,7 @@ int kube_list(struct store *s, struct store_key prefix, uint64_t *revision_out,
               int (*cb)(void *arg, const struct store_item *it), void *arg, struct err *e);
 
 /* kube_follow.c */
-int kube_follow(struct store *s, struct loop *l, struct str space,
+int kube_follow(struct store *s, struct loop *l, struct store_key prefix,
                 const struct store_follow_ops *ops, void *arg, struct store_follow **out,
                 struct err *e);
 void kube_follow_ask(struct store_follow *f);

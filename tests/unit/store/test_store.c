@@ -190,7 +190,8 @@ static void t_syncer__random_changes__mirror_is_equal(void **state) {
             put(s, k, want[i], REV_ANY);
         }
         if (step == 100) {
-            assert_int_equal(syncer_start(s, l, STR("r"), &ops, m, &y, &e), 0);
+            assert_int_equal(
+                syncer_start(s, l, (struct store_key){STR("r"), STR("")}, &ops, m, &y, &e), 0);
             assert_int_equal(m->in_syncs, 1);
         }
         if (step > 100 && random() % 5 == 0) {
