@@ -60,7 +60,7 @@ static int keep_first(void *arg, struct jnode *doc) {
     return 0;
 }
 
-static int read_file(struct reader *r, const struct kube_source *s, struct file *f) {
+static int read_file(struct reader *r, const struct kube_text *s, struct file *f) {
     struct jlimits lim = json_limits_default;
     lim.max_bytes = KUBE_CONFIG_BYTES_MAX;
     lim.max_nodes = 100000;
@@ -374,7 +374,7 @@ static int read_user(struct reader *r, const struct spot *s, struct kube_config 
     return 0;
 }
 
-int kube_config_parse(const struct kube_source *src, size_t n, struct str context, struct arena *a,
+int kube_config_parse(const struct kube_text *src, size_t n, struct str context, struct arena *a,
                       struct kube_config *out, struct err *e) {
     struct reader *r = arena_new(a, struct reader);
     struct kube_config c = {.context = context};
@@ -431,7 +431,7 @@ int kube_config_parse(const struct kube_source *src, size_t n, struct str contex
 
 /* ---- finding the files ---- */
 
-static int load_file(struct str path, struct arena *a, struct kube_source *out, struct err *e) {
+static int load_file(struct str path, struct arena *a, struct kube_text *out, struct err *e) {
     MG_CLEANUP(buf_fini) struct buf b = BUF_INIT(KUBE_CONFIG_BYTES_MAX);
     int c = file_read(AT_FDCWD, arena_cstr(a, path), &b, KUBE_CONFIG_BYTES_MAX);
     if (c < 0) {
@@ -465,7 +465,7 @@ static int in_cluster(struct arena *a, struct kube_config *out, struct err *e) {
 
 int kube_config_load(struct str rest, struct str context, struct arena *a, struct kube_config *out,
                      struct err *e) {
-    struct kube_source src[KUBE_CONFIG_FILES_MAX];
+    struct kube_text src[KUBE_CONFIG_FILES_MAX];
     size_t n = 0;
     struct str list = rest;
     const char *env = getenv("KUBECONFIG"), *home = getenv("HOME");

@@ -40,13 +40,13 @@ struct kube_config {
 };
 
 /* One kubeconfig's text, or several: the first that says a thing counts, as kubectl merges them. */
-struct kube_source {
+struct kube_text {
     struct str name; /* path, for errors and for the folder that relative paths start from */
     struct str text;
 };
 /* context: STR_NULL for current-context. ERR_INVALID: "FILE:LINE: FIELD: found …, allowed …";
  * ERR_NOT_FOUND: the context, cluster or user is in none of the files. */
-MG_NODISCARD int kube_config_parse(const struct kube_source *src, size_t n, struct str context,
+MG_NODISCARD int kube_config_parse(const struct kube_text *src, size_t n, struct str context,
                                    struct arena *a, struct kube_config *out, struct err *e);
 /* rest: what stands behind "kubernetes:" before "?": a path, or empty: $KUBECONFIG (paths
  * separated by colons), else ~/.kube/config if it is there, else in-cluster. */
