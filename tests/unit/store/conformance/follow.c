@@ -173,6 +173,7 @@ static void m_connected(void *arg, bool is_connected, const char *why) {
     ((struct mirror *)arg)->is_connected = is_connected;
     assert_true(is_connected || (why && why[0]));
 }
+static const struct store_key all_resources = {{STORE_SPACE_RESOURCES, 1}, {"", 0}};
 static const struct syncer_ops mirror_ops = {m_item, m_sync, m_batch, m_connected};
 
 static bool is_in_sync(void *arg) {
@@ -244,7 +245,7 @@ static void t_syncer__random_changes__mirror_is_equal(void **state) {
     for (int step = 0; step < steps; step++) {
         change(writer, &m);
         if (step == 100) {
-            OK(syncer_start(s, l, STR(STORE_SPACE_RESOURCES), &mirror_ops, &m, &y, &e), e);
+            OK(syncer_start(s, l, all_resources, &mirror_ops, &m, &y, &e), e);
             assert_true(run_until(l, is_in_sync, &m, DEADLINE_MS));
             require_equal(l, &m);
         }
@@ -308,7 +309,7 @@ static void t_syncer__several_writers__ends_equal(void **state) {
     char ns[NAME_LEN];
     subject_namespace(s, ns);
     mirror_begin(&m, s, ns);
-    OK(syncer_start(s, l, STR(STORE_SPACE_RESOURCES), &mirror_ops, &m, &y, &e), e);
+    OK(syncer_start(s, l, all_resources, &mirror_ops, &m, &y, &e), e);
     assert_true(run_until(l, is_in_sync, &m, DEADLINE_MS));
     in_processes(4, churn, ns);
     for (int i = 0; i < N_KEYS; i++) {
@@ -353,7 +354,7 @@ static void lose_and_return(const char *disturb, bool has_changes) {
     for (int i = 0; i < 40; i++) {
         change(direct, &m);
     }
-    OK(syncer_start(s, l, STR(STORE_SPACE_RESOURCES), &mirror_ops, &m, &y, &e), e);
+    OK(syncer_start(s, l, all_resources, &mirror_ops, &m, &y, &e), e);
     assert_true(run_until(l, is_in_sync, &m, DEADLINE_MS));
     require_equal(l, &m);
     for (int round = 0; round < 3; round++) {
