@@ -19,12 +19,15 @@
 enum {
     BACKOFF_FIRST_MS = 200,
     BACKOFF_MAX_MS = 10000,
-    ABSENT_MS = 30 * 60 * 1000, /* a kind that the server doesn't have is looked for again */
+    ABSENT_MS = 30 * 60 * 1000, /* a kind of others that the server lacks is looked for again */
+    ABSENT_OURS_MS = 60 * 1000, /* one of ours */
     WATCH_MIN_S = 300,          /* and up to as much again */
     WATCH_SHORT_NS = 1000000000,
     STUCK_MAX = 5, /* failures at one position before it is given up */
     DOWN_AFTER = 2 /* failures in a row before it is said */
 };
+
+#define SECOND_NS INT64_C(1000000000)
 
 /* ---- life of a source ---- */
 
@@ -272,6 +275,7 @@ static void on_head(void *arg, int status, const struct http_header *h, size_t n
     struct kube_reflect *r = f->r;
     kube_source_enter(r->src);
     kube_fetch_head(f, status, h, n);
+    r->n_missing = status == 200 ? 0 : r->n_missing;
     if (status == 200 && r->phase == KUBE_LIST && !r->is_snapshot) {
         kube_reflect_begin_snapshot(r);
     } else if (status == 200 && r->phase == KUBE_WATCH) {
@@ -397,6 +401,20 @@ static void lose_position(struct kube_reflect *r, bool is_quorum) {
 
 /* ---- how calls end ---- */
 
+/* A server that has just started may say 404 of kinds that it has and doesn't serve yet: what was
+ * there before must be missing for a minute, one of Calico's at our start three times. */
+static bool is_surely_absent(struct kube_reflect *r) {
+    int64_t now = clock_ns();
+    if (r->n_missing++ == 0) {
+        r->missing_since_ns = now;
+    }
+    if (r->is_absent || r->rest->is_optional) {
+        return true;
+    }
+    return r->is_listed ? r->n_missing >= 5 && now - r->missing_since_ns >= 60 * SECOND_NS
+                        : r->n_missing >= 3;
+}
+
 /* The server doesn't have the kind: as good as an empty list, and looked for again later. */
 static void set_absent(struct kube_reflect *r) {
     LOG_D("store", "kube_absent", "resource=%s.%s", r->rest->plural, r->rest->group);
@@ -416,7 +434,7 @@ static void set_absent(struct kube_reflect *r) {
         set_down(r, false, "");
     }
     if (!r->src->is_dead) {
-        wait_ms(r, jittered(ABSENT_MS));
+        wait_ms(r, jittered(r->rest->is_optional ? ABSENT_MS : ABSENT_OURS_MS));
     }
 }
 
@@ -448,7 +466,7 @@ static void on_refused(struct kube_reflect *r) {
     } else if (f->status == 404 && r->rest->old_version && !r->use_old) {
         r->use_old = true;
         kube_reflect_go(r);
-    } else if (f->status == 404 && r->src->may_list) {
+    } else if (f->status == 404 && r->src->may_list && is_surely_absent(r)) {
         r->needs_list = true;
         set_absent(r);
     } else if (f->status == 403 && r->rest->is_optional) {

@@ -81,6 +81,8 @@ struct kube_reflect {
     uint64_t told;    /* by on_progress */
     size_t n_objects; /* in the newest snapshot */
     unsigned n_failed, n_stuck;
+    unsigned n_missing; /* 404 in a row, since missing_since_ns */
+    int64_t missing_since_ns;
     uint64_t stuck_at;
     int64_t watch_since_ns, heard_ns, asked_ns, absent_ns, target_ns;
     bool wants_ask;  /* again, when this one is over */
