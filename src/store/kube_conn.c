@@ -186,8 +186,10 @@ int kube_status_error(const struct kube_subject *s, int status, struct str body,
         (void)err_set(e, code, "API server: no right to %s %s: %.*s", s->verb, where,
                       STR_FMT(message));
     } else if (kube_is_unknown_kind(status, body)) {
-        (void)err_set(e, code, "API server: it has no %s%s%s: install the CRDs (deploy/crds)",
-                      r->plural, r->group[0] ? "." : "", r->group);
+        bool is_crd = strcmp(r->group, "crd.projectcalico.org") == 0;
+        (void)err_set(e, code, "API server: it has no %s%s%s%s", r->plural,
+                      r->group[0] ? "." : "", r->group,
+                      is_crd ? ": install the CRDs (deploy/crds)" : "");
     } else {
         (void)err_set(e, code, "API server: %s %s: %d: %.*s", s->verb, where, status,
                       STR_FMT(message));
