@@ -123,7 +123,10 @@ bool kube_is_unknown_kind(int status, struct str body) {
     return !has_name;
 }
 
-static int code_of(int status, struct str reason) {
+static int code_of(int status, struct str reason, struct str message) {
+    if (status == 500 && str_contains(message, STR("request is too large"))) { /* etcd's word */
+        return ERR_TOO_BIG;
+    }
     switch (status) {
     case 400:
     case 405:
@@ -158,7 +161,7 @@ int kube_status_error(const struct kube_subject *s, int status, struct str body,
     const struct jnode *doc = read_status(body, &a);
     struct str message = jnode_str(jnode_getc(doc, "message"));
     struct str reason = jnode_str(jnode_getc(doc, "reason"));
-    int code = code_of(status, reason);
+    int code = code_of(status, reason, message);
     const struct kube_rest *r = s->rest;
     MG_CLEANUP(buf_fini) struct buf what = BUF_INIT(1024);
     buf_printf(&what, "%s%s%s%s%s%s", r->plural, r->group[0] ? "." : "", r->group,
@@ -183,8 +186,10 @@ int kube_status_error(const struct kube_subject *s, int status, struct str body,
         (void)err_set(e, code, "API server: no right to %s %s: %.*s", s->verb, where,
                       STR_FMT(message));
     } else if (kube_is_unknown_kind(status, body)) {
-        (void)err_set(e, code, "API server: it has no %s%s%s: install the CRDs (deploy/crds)",
-                      r->plural, r->group[0] ? "." : "", r->group);
+        bool is_crd = strcmp(r->group, "crd.projectcalico.org") == 0;
+        (void)err_set(e, code, "API server: it has no %s%s%s%s", r->plural,
+                      r->group[0] ? "." : "", r->group,
+                      is_crd ? ": install the CRDs (deploy/crds)" : "");
     } else {
         (void)err_set(e, code, "API server: %s %s: %d: %.*s", s->verb, where, status,
                       STR_FMT(message));

@@ -88,8 +88,13 @@ int kube_follow(struct store *s, struct loop *l, struct store_key prefix,
                        STR_FMT(prefix.key));
     }
     f->n_pending = f->src.n;
-    kube_source_start(&f->src, 0);
     *out = &f->base;
+    kube_source_enter(&f->src);
+    kube_source_start(&f->src, 0);
+    for (size_t i = 0; i < f->src.n && !f->src.is_dead; i++) {
+        kube_reflect_begin_snapshot(&f->src.reflectors[i]); /* so that every scope is known */
+    }
+    kube_source_leave(&f->src);
     return 0;
 }
 

@@ -99,6 +99,11 @@ static void tell(struct kube_reflect *r, struct jnode *obj, bool is_deleted, uin
             continue;
         }
         r->has_aliases = r->has_aliases || is_alias(v, it.key, name);
+        if (s->is_slim && it.value) { /* what changes with every write is no news */
+            struct jnode *meta = jnode_getc(it.value, "metadata");
+            (void)jnode_del(meta, STR("resourceVersion"));
+            (void)jnode_del(meta, STR("generation"));
+        }
         buf_reset(&b);
         if (it.value && !is_deleted) {
             json_write(&b, it.value, 0);

@@ -19,6 +19,8 @@
 enum {
     BACKOFF_FIRST_MS = 200,
     BACKOFF_MAX_MS = 10000,
+    LOST_FIRST_MS = 100,
+    LOST_MAX_MS = 5000,
     ABSENT_MS = 30 * 60 * 1000, /* a kind of others that the server lacks is looked for again */
     ABSENT_OURS_MS = 60 * 1000, /* one of ours */
     WATCH_MIN_S = 300,          /* and up to as much again */
@@ -139,6 +141,26 @@ static void fail(struct kube_reflect *r, int64_t at_least_ms, const char *why) {
           r->rest->plural, r->pos, (long long)ms, log_quote(str_c(why)));
     wait_ms(r, ms);
     if (r->n_failed >= DOWN_AFTER || !r->is_listed) {
+        set_down(r, true, why);
+    }
+}
+
+/* No connection, or lost: that is the same for all reflectors, so they try again together. */
+static void fail_lost(struct kube_reflect *r, const char *why) {
+    struct kube_source *s = r->src;
+    int64_t now = clock_ns();
+    if (now >= s->retry_ns) {
+        int64_t ms = LOST_FIRST_MS;
+        for (unsigned i = 0; i < s->n_lost && ms < LOST_MAX_MS; i++) {
+            ms *= 2;
+        }
+        s->n_lost++;
+        s->retry_ns = now + jittered(ms > LOST_MAX_MS ? LOST_MAX_MS : ms) * 1000000;
+        LOG_D("store", "kube_lost", "n=%u retry_ms=%lld why=%s", s->n_lost,
+              (long long)((s->retry_ns - now) / 1000000), log_quote(str_c(why)));
+    }
+    wait_ms(r, (s->retry_ns - now) / 1000000 + 1);
+    if (++r->n_lost >= DOWN_AFTER || !r->is_listed) {
         set_down(r, true, why);
     }
 }
@@ -276,6 +298,7 @@ static void on_head(void *arg, int status, const struct http_header *h, size_t n
     kube_source_enter(r->src);
     kube_fetch_head(f, status, h, n);
     r->n_missing = status == 200 ? 0 : r->n_missing;
+    r->n_lost = r->src->n_lost = 0;
     if (status == 200 && r->phase == KUBE_LIST && !r->is_snapshot) {
         kube_reflect_begin_snapshot(r);
     } else if (status == 200 && r->phase == KUBE_WATCH) {
@@ -534,12 +557,16 @@ static void on_watch_end(struct kube_reflect *r, int code, const char *reason) {
         kube_reflect_go(r);
         return;
     }
+    if (code == ERR_UNAVAILABLE) {
+        fail_lost(r, reason);
+        return;
+    }
     r->n_stuck = r->stuck_at == r->pos ? r->n_stuck + 1 : 0;
     r->stuck_at = r->pos;
     if (!is_short) {
         r->n_failed = 0;
     }
-    if (r->n_stuck >= STUCK_MAX && code != ERR_UNAVAILABLE && r->src->may_list) {
+    if (r->n_stuck >= STUCK_MAX && r->src->may_list) {
         r->needs_list = true;
         r->n_stuck = 0;
     }
@@ -557,6 +584,8 @@ static void on_main_end(struct kube_reflect *r, int code, const char *reason) {
         on_refused(r);
     } else if (r->phase == KUBE_WATCH) {
         on_watch_end(r, code, reason);
+    } else if (code == ERR_UNAVAILABLE) {
+        fail_lost(r, reason);
     } else if (code < 0) {
         fail(r, 0, reason);
     } else {

@@ -29,6 +29,8 @@ struct kube_source {
     bool is_slim;    /* items are cut down to what the engine uses */
     bool may_list;   /* else: only watches, from where they are told */
     bool is_fetching; /* a credential, on a worker */
+    unsigned n_lost;  /* times in a row that no connection was to be had */
+    int64_t retry_ns; /* when all reflectors try together again */
     uint64_t newest;  /* of all revisions that the server has named */
     bool is_dead;
     unsigned depth; /* callbacks under way, a fetch too: the end waits for them */
@@ -80,7 +82,7 @@ struct kube_reflect {
     uint64_t base;    /* of the newest snapshot: older events are in it */
     uint64_t told;    /* by on_progress */
     size_t n_objects; /* in the newest snapshot */
-    unsigned n_failed, n_stuck;
+    unsigned n_failed, n_stuck, n_lost;
     unsigned n_missing; /* 404 in a row, since missing_since_ns */
     int64_t missing_since_ns;
     uint64_t stuck_at;
