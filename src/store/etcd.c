@@ -10,9 +10,9 @@
 #include <stdlib.h>
 
 enum {
-    CHECK_MS = 5000,  /* looking up what became of a write */
-    WRITE_MS = 20000, /* no further try of a write after this */
-    ANY_TRIES = 16,   /* of a write without a condition, while others write the same item */
+    CHECK_MS = 3000, /* looking up what became of a write */
+    WRITE_MS = 9000, /* no further try of a write after this */
+    ANY_TRIES = 16,  /* of a write without a condition, while others write the same item */
 };
 
 static struct etcd_store *of(struct store *s) {
@@ -247,7 +247,6 @@ static uint64_t etcd_revision(struct store *s) {
 struct swap {
     struct str key, absent;
     uint64_t expect;
-    Etcd__RequestOp *op;
     bool is_done;      /* out: the condition held */
     bool exists;       /* out, if not: the key does */
     int64_t deleted;   /* out, of a delete */
@@ -285,7 +284,8 @@ static void take_swap(struct swap *w, const Etcd__TxnResponse *r) {
     }
 }
 
-static int swap(struct etcd_store *t, struct swap *w, struct arena *a, struct err *e) {
+static int swap(struct etcd_store *t, struct swap *w, Etcd__RequestOp *op, struct arena *a,
+                struct err *e) {
     Etcd__Compare conditions[2];
     Etcd__Compare *compare[2] = {&conditions[0], &conditions[1]};
     Etcd__TxnRequest q = ETCD__TXN_REQUEST__INIT;
@@ -300,7 +300,7 @@ static int swap(struct etcd_store *t, struct swap *w, struct arena *a, struct er
     Etcd__RequestOp otherwise = ETCD__REQUEST_OP__INIT;
     otherwise.request_case = ETCD__REQUEST_OP__REQUEST_REQUEST_RANGE;
     otherwise.request_range = &look;
-    Etcd__RequestOp *success[] = {w->op}, *failure[] = {&otherwise};
+    Etcd__RequestOp *success[] = {op}, *failure[] = {&otherwise};
     q.success = success;
     q.n_success = 1;
     q.failure = failure;
@@ -335,12 +335,12 @@ static bool was_done(struct etcd_store *t, struct swap *w, struct str text) {
 
 /* A swap that is tried again when nobody can say what became of it. Then what stands there decides:
  * what looks like somebody else's write may be the first try's. */
-static int sure_swap(struct etcd_store *t, struct swap *w, struct str text, struct arena *a,
-                     struct err *e) {
+static int sure_swap(struct etcd_store *t, struct swap *w, Etcd__RequestOp *op, struct str text,
+                     struct arena *a, struct err *e) {
     int64_t end_ns = clock_ns() + WRITE_MS * 1000000LL;
     bool is_doubtful = false;
     for (;;) {
-        int code = swap(t, w, a, e);
+        int code = swap(t, w, op, a, e);
         is_doubtful = is_doubtful || (code < 0 && w->is_unknown);
         bool is_undone = code < 0 || !w->is_done || (!text.p && w->deleted == 0);
         if (is_doubtful && is_undone && was_done(t, w, text)) {
@@ -362,10 +362,7 @@ static int put_at(struct etcd_store *t, struct swap *w, struct store_key k, stru
     Etcd__RequestOp op = ETCD__REQUEST_OP__INIT;
     op.request_case = ETCD__REQUEST_OP__REQUEST_REQUEST_PUT;
     op.request_put = &put;
-    w->op = &op;
-    int code = sure_swap(t, w, text, a, e);
-    w->op = NULL;
-    return code;
+    return sure_swap(t, w, &op, text, a, e);
 }
 
 static int del_at(struct etcd_store *t, struct swap *w, struct arena *a, struct err *e) {
@@ -374,10 +371,7 @@ static int del_at(struct etcd_store *t, struct swap *w, struct arena *a, struct 
     Etcd__RequestOp op = ETCD__REQUEST_OP__INIT;
     op.request_case = ETCD__REQUEST_OP__REQUEST_REQUEST_DELETE_RANGE;
     op.request_delete_range = &del;
-    w->op = &op;
-    int code = sure_swap(t, w, STR_NULL, a, e);
-    w->op = NULL;
-    return code;
+    return sure_swap(t, w, &op, STR_NULL, a, e);
 }
 
 static int built_in(struct err *e) {

@@ -189,6 +189,9 @@ static void replaced(struct etcd_stream *f, const char *why) {
     f->position = f->told = f->anchor = 0;
     f->was_told_lost = false; /* whatever was said before, this matters more */
     tell_connected(f, false, why);
+    if (!f->is_dead && f->has_snapshot && f->ops.on_reset) {
+        f->ops.on_reset(f->arg, STR(""));
+    }
     if (!f->is_dead) {
         gone(f, why);
     }
@@ -269,14 +272,15 @@ static void tell_page(struct etcd_stream *f, const Etcd__RangeResponse *r, struc
         struct store_item it;
         uint64_t revision = r->kvs[i]->mod_revision > 0 ? (uint64_t)r->kvs[i]->mod_revision : 0;
         f->anchor = revision > f->anchor ? revision : f->anchor;
-        if (etcd_item_of(space, r->kvs[i], a, &it)) {
+        if (etcd_item_of(space, r->kvs[i], a, &it) && str_starts(it.key, str_c(f->prefix))) {
             tell_item(f, &it);
         }
     }
 }
 
 static void end_snapshot(struct etcd_stream *f) {
-    if (str_is(str_c(f->space), STORE_SPACE_RESOURCES)) {
+    if (str_is(str_c(f->space), STORE_SPACE_RESOURCES) &&
+        str_starts(etcd_built_in_key(), str_c(f->prefix))) {
         struct store_item it = {str_c(f->space), etcd_built_in_key(), etcd_built_in_value(), 1};
         tell_item(f, &it);
     }

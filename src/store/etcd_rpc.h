@@ -10,7 +10,7 @@ enum {
     ETCD_MEMBERS_MAX = 16,
     ETCD_CONNECT_MS = 4000, /* to one member */
     ETCD_ATTEMPT_MS = 5000, /* one member's answer */
-    ETCD_CALL_MS = 15000,   /* a call, all members and waiting for a leader together */
+    ETCD_CALL_MS = 10000,   /* a call, all members and waiting for a leader together */
     ETCD_PAUSE_MS = 250,    /* between rounds, while the cluster has no leader */
     ETCD_PING_MS = 10000,   /* silence on a watch, after which the member is asked */
     ETCD_PONG_MS = 5000,

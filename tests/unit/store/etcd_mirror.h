@@ -122,7 +122,8 @@ static inline void mirror_open(struct mirror *m, struct store *s, const char *sp
     m->tick = loop_timer_new(m->l, mirror_tick, NULL);
     loop_timer_start(m->tick, 20, 20);
     m->s = s;
-    if (s->drv->follow(s, m->l, str_c(space), &ops, m, &m->f, &e) < 0) {
+    if (s->drv->follow(s, m->l, (struct store_key){str_c(space), STR("")}, &ops, m, &m->f, &e) <
+        0) {
         fail_msg("%s", e.msg);
     }
 }

@@ -1,6 +1,7 @@
 /* The store on an etcd that misbehaves: killed, replaced, full, without a leader, with users, with
  * TLS. Without etcd's programs the tests are skipped. */
 #include "base/log.h"
+#include "store/syncer.h"
 
 #include "etcd_lab.h"
 #include "etcd_mirror.h"
@@ -114,29 +115,57 @@ static void t_etcd__compacted_or_replaced__new_snapshot(void **state) {
     (void)state;
 }
 
+/* What the syncer's consumer knows of two items. */
+struct told {
+    char a[16], b[16];
+    unsigned n_told, n_in_sync;
+};
+static void told_item(void *arg, const struct store_item *it) {
+    struct told *t = arg;
+    char *to = str_ends(it->key, STR("/a")) ? t->a : t->b;
+    t->n_told++;
+    (void)snprintf(to, sizeof(t->a), "%.*s", STR_FMT(it->value));
+}
+static void told_in_sync(void *arg) {
+    ((struct told *)arg)->n_in_sync++;
+}
+
 /* The same cluster with an older past: an etcd restored from a backup. */
-static void t_etcd__history_cut__new_snapshot(void **state) {
+static void t_etcd__history_cut__differences_told(void **state) {
+    static const struct syncer_ops ops = {.on_item = told_item, .on_in_sync = told_in_sync};
     struct lab b;
     struct store *s = open_lab(&b, 1);
     struct mirror *m = malloc(sizeof(*m));
+    struct told t = {.n_told = 0};
+    struct syncer *y = NULL;
+    struct err e = {.msg = ""};
     char words[160];
     (void)put_handle(s, "a", "old");
+    (void)put_handle(s, "b", "same");
     mirror_open(m, s, STORE_SPACE_IPAM);
-    mirror_until(m, m->is_connected);
+    ok(syncer_start(s, m->l, ikey(""), &ops, &t, &y, &e), &e);
+    mirror_until(m, m->is_connected && t.n_in_sync);
     for (int i = 0; i < 20; i++) {
         (void)put_handle(s, "a", "new");
     }
-    mirror_until(m, m->position >= store_revision(s));
+    mirror_until(m, m->position >= store_revision(s) && str_is(str_c(t.a), "new"));
+    unsigned n = t.n_told;
     lab_stop(&b, 0);
     (void)snprintf(words, sizeof(words), "%s/m0", b.dir);
     char *argv[] = {(char *)(uintptr_t) "rm", (char *)(uintptr_t) "-rf", words, NULL};
     assert_int_equal(lab_run(b.dir, argv), 0);
     lab_start(&b, 0); /* the same name, token and addresses: the same id */
     wait_ready(s);
+    (void)put_handle(s, "b", "same");
     (void)put_handle(s, "a", "old");
     mirror_until(m, m->n_snapshots == 2 && m->is_connected);
     assert_non_null(strstr(m->why, "restored from a backup"));
     assert_string_equal(mirror_value(m, "/ipam/v2/handle/a"), "old");
+    mirror_until(m, str_is(str_c(t.a), "old"));
+    assert_string_equal(t.b, "same");
+    assert_int_equal(t.n_told, n + 1); /* the difference, and nothing else */
+    assert_int_equal(t.n_in_sync, 1);
+    syncer_free(y);
     mirror_close(m);
     free(m);
     store_close(s);
@@ -356,7 +385,7 @@ static void t_etcd__tls__client_certificate(void **state) {
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(t_etcd__killed_and_restarted__no_flap_little_cpu),
     cmocka_unit_test(t_etcd__compacted_or_replaced__new_snapshot),
-    cmocka_unit_test(t_etcd__history_cut__new_snapshot),
+    cmocka_unit_test(t_etcd__history_cut__differences_told),
     cmocka_unit_test(t_etcd__three_members__one_down_at_a_time),
     cmocka_unit_test(t_etcd__disk_full__said_and_reads_go_on),
     cmocka_unit_test(t_etcd__users__login_renewed_and_refusals_said),
