@@ -14,7 +14,7 @@
 #include "node/counters.h"
 #include "node/cut.h"
 #include "node/defaults.h"
-#include "node/health.h"
+#include "base/health.h"
 #include "node/ifaces.h"
 #include "node/listen.h"
 #include "node/mtu.h"
