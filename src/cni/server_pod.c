@@ -282,7 +282,6 @@ int cni_identify(struct cni_request *r) {
         cni_name_endpoint(r, false);
         make_labels(r, &r->conf.labels, &r->args.labels);
     }
-    p->iface = cni_iface_name(r);
     p->handle =
         cni_handle(&r->arena, r->conf.name, r->strings[WIRE_CONTAINERID], r->strings[WIRE_IFNAME]);
     make_profiles(r);
