@@ -382,23 +382,38 @@ static int write_status(struct lb *x, const struct stored *svc, const struct ip4
     return stored_put(x->source, K_SERVICE, x->ns, x->name, svc->doc, svc->revision, x->e);
 }
 
-static int release_handle(struct lb *x, struct str handle, struct ip46 *out, size_t *n) {
-    size_t n_out = 0;
-    int r = ipam_release_by_handle(x->m, handle, out + *n, LIST_MAX - *n, &n_out, x->e);
-    *n += n_out;
-    return r == ERR_NOT_FOUND ? 0 : r;
+/* Handles of this name that are not the Service's as it is now. */
+static bool is_other(const struct lb *x, struct str handle) {
+    return !x->wish.is_managed || !str_eq(handle, x->handle);
 }
 
-/* Handles of this name that are not the Service's as it is now. */
-static int release_others(struct lb *x, const struct str *held, size_t n_held, struct ip46 *taken,
-                          size_t *n_taken) {
+static int release_others(struct lb *x, const struct str *held, size_t n_held) {
     int r = 0;
     for (size_t i = 0; i < n_held && r == 0; i++) {
-        if (!x->wish.is_managed || !str_eq(held[i], x->handle)) {
-            r = release_handle(x, held[i], taken, n_taken);
-        }
+        struct ip46 ips[LIST_MAX];
+        size_t n;
+        r = is_other(x, held[i]) ? ipam_release_by_handle(x->m, held[i], ips, LIST_MAX, &n, x->e)
+                                 : 0;
+        r = r == ERR_NOT_FOUND ? 0 : r;
     }
     return r;
+}
+
+/* Before they are released the status forgets them: a crash in between leaves them in the books,
+ * where the next try finds them. */
+static int forget_others(struct lb *x, const struct stored *svc, const struct str *held,
+                         size_t n_held) {
+    struct ip46 ips[LIST_MAX];
+    size_t n = 0;
+    for (size_t i = 0; i < n_held && n < LIST_MAX; i++) {
+        size_t got = 0;
+        int r = ipam_ips_by_handle(x->m, held[i], ips + n, LIST_MAX - n, &got, x->e);
+        if (r < 0 && r != ERR_NOT_FOUND) {
+            return r;
+        }
+        n += got;
+    }
+    return n ? write_status(x, svc, ips, n) : 0;
 }
 
 static int sync_managed(struct lb *x, const struct stored *svc) {
@@ -420,29 +435,21 @@ static int sync_managed(struct lb *x, const struct stored *svc) {
 
 static int sync_once(struct lb *x, bool assigns_all, const struct str *held, size_t n_held) {
     struct stored svc;
-    struct ip46 taken[LIST_MAX];
-    size_t n_taken = 0;
     int r = stored_get(x->source, K_SERVICE, x->ns, x->name, x->a, &svc, x->e);
     if (r < 0) {
         return r;
     }
     int read = svc.doc ? lb_read(svc.doc, assigns_all, x->a, &x->wish, x->e) : 0;
-    x->handle = lb_handle(x->name, x->ns, jnode_str(jnode_path(svc.doc, "metadata.uid")), x->a);
-    struct err why = *x->e;
-    r = release_others(x, held, n_held, taken, &n_taken);
-    if (r < 0 || !svc.doc) {
-        return r;
-    }
+    struct str uid = jnode_str(jnode_path(svc.doc, "metadata.uid"));
+    x->handle = lb_handle(x->name, x->ns, uid.p ? uid : STR(""), x->a);
     if (read < 0) {
         /* What it has stays; what it asks for can't be read, and trying again would not help. */
         LOG_W("controllers", "service_invalid", "service=%s error=%s", log_quote(x->name),
-              log_quote(str_c(why.msg)));
-        return 0;
+              log_quote(str_c(x->e->msg)));
     }
-    if (x->wish.is_managed) {
-        return sync_managed(x, &svc);
-    }
-    return n_taken ? write_status(x, &svc, taken, n_taken) : 0;
+    r = svc.doc && !x->wish.is_managed ? forget_others(x, &svc, held, n_held) : 0;
+    r = r == 0 ? release_others(x, held, n_held) : r;
+    return r == 0 && svc.doc && x->wish.is_managed && read == 0 ? sync_managed(x, &svc) : r;
 }
 
 int lb_sync(struct store *source, struct store *target, struct str ns, struct str name,

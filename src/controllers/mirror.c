@@ -89,18 +89,18 @@ struct pair {
 #define MAP_EQ(a, b) KEYTEXT_EQ(a, b)
 #include "base/map.tmpl.h"
 
-struct mirror {
+struct mirror_table {
     struct pairtab tab;
     size_t n_wanted[MIRROR_N];
 };
 
-struct mirror *mirror_new(void) {
-    struct mirror *m = calloc(1, sizeof(*m));
+struct mirror_table *mirror_table_new(void) {
+    struct mirror_table *m = calloc(1, sizeof(*m));
     mg_assert(m != NULL);
     return m;
 }
 
-void mirror_free(struct mirror *m) {
+void mirror_table_free(struct mirror_table *m) {
     if (!m) {
         return;
     }
@@ -113,7 +113,7 @@ void mirror_free(struct mirror *m) {
     free(m);
 }
 
-static struct pair *pair_of(struct mirror *m, enum mirror_id id, struct str key, struct arena *a) {
+static struct pair *pair_of(struct mirror_table *m, enum mirror_id id, struct str key, struct arena *a) {
     struct pair **found = pairtab_get(&m->tab, keytext_of(a, key));
     if (found) {
         return *found;
@@ -127,7 +127,7 @@ static struct pair *pair_of(struct mirror *m, enum mirror_id id, struct str key,
 }
 
 /* key when the sides differ; what neither has is forgotten. */
-static struct str judge(struct mirror *m, struct pair *p, struct str key) {
+static struct str judge(struct mirror_table *m, struct pair *p, struct str key) {
     bool differs = p->wanted != p->is;
     if (p->wanted == 0 && p->is == 0) {
         (void)pairtab_del(&m->tab, &p->key);
@@ -141,7 +141,7 @@ static uint64_t spec_hash(const struct jnode *spec) {
     return h ? h : 1;
 }
 
-struct str mirror_saw_source(struct mirror *m, enum mirror_id id, struct str ns, struct str name,
+struct str mirror_saw_source(struct mirror_table *m, enum mirror_id id, struct str ns, struct str name,
                              struct jnode *doc, struct arena *a) {
     struct str target = mirror_name(id, ns, name, a);
     enum kind_id to = mirror_defs[id].to;
@@ -163,7 +163,7 @@ struct str mirror_saw_source(struct mirror *m, enum mirror_id id, struct str ns,
     return judge(m, p, key);
 }
 
-struct str mirror_saw_target(struct mirror *m, enum mirror_id id, struct str ns, struct str name,
+struct str mirror_saw_target(struct mirror_table *m, enum mirror_id id, struct str ns, struct str name,
                              const struct jnode *doc, struct arena *a) {
     struct str source_ns = ns, source_name = name;
     if (!mirror_source(id, &source_ns, &source_name)) {
@@ -175,7 +175,7 @@ struct str mirror_saw_target(struct mirror *m, enum mirror_id id, struct str ns,
     return judge(m, p, key);
 }
 
-void mirror_each_different(const struct mirror *m, const bool is_enabled[MIRROR_N],
+void mirror_each_different(const struct mirror_table *m, const bool is_enabled[MIRROR_N],
                            void (*cb)(void *arg, struct str key), void *arg) {
     size_t i = 0;
     struct pair **p;
@@ -186,7 +186,7 @@ void mirror_each_different(const struct mirror *m, const bool is_enabled[MIRROR_
     }
 }
 
-size_t mirror_n_wanted(const struct mirror *m, enum mirror_id id) {
+size_t mirror_n_wanted(const struct mirror_table *m, enum mirror_id id) {
     return m->n_wanted[id];
 }
 

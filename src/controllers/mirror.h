@@ -21,20 +21,20 @@ bool mirror_source(enum mirror_id id, struct str *ns, struct str *name);
 
 /* ---- the table ---- */
 
-struct mirror;
-struct mirror *mirror_new(void);
-void mirror_free(struct mirror *m); /* accepts NULL */
+struct mirror_table;
+struct mirror_table *mirror_table_new(void);
+void mirror_table_free(struct mirror_table *m); /* accepts NULL */
 /* An object of the source or the target as it is now; doc NULL: gone. Returns the target's key when
  * the two differ, in the arena; else STR_NULL. Others' objects: STR_NULL. */
-struct str mirror_saw_source(struct mirror *m, enum mirror_id id, struct str ns, struct str name,
+struct str mirror_saw_source(struct mirror_table *m, enum mirror_id id, struct str ns, struct str name,
                              struct jnode *doc, struct arena *a);
-struct str mirror_saw_target(struct mirror *m, enum mirror_id id, struct str ns, struct str name,
+struct str mirror_saw_target(struct mirror_table *m, enum mirror_id id, struct str ns, struct str name,
                              const struct jnode *doc, struct arena *a);
 /* Every key whose two sides differ, of the enabled ones. */
-void mirror_each_different(const struct mirror *m, const bool is_enabled[MIRROR_N],
+void mirror_each_different(const struct mirror_table *m, const bool is_enabled[MIRROR_N],
                            void (*cb)(void *arg, struct str key), void *arg);
 /* How many the target should have. */
-size_t mirror_n_wanted(const struct mirror *m, enum mirror_id id);
+size_t mirror_n_wanted(const struct mirror_table *m, enum mirror_id id);
 
 /* Makes the target's object what the source says it should be. key: the target's. Blocks. 0: it is
  * so. ERR_CONFLICT, ERR_EXISTS: somebody else wrote at the same time, try again. */
