@@ -34,6 +34,10 @@ bool convert_node_labels(struct jnode *node, const struct jnode *k8s_node, struc
  * orchestrator's. */
 struct str convert_k8s_node_name(const struct jnode *node);
 
+/* The same value; NULL is the same as NULL alone. */
+static inline bool convert_same(const struct jnode *a, const struct jnode *b) {
+    return a && b ? jnode_eq(a, b) : a == b;
+}
 /* Hash of a tree's meaning: the order of map members doesn't count. */
 uint64_t convert_hash(const struct jnode *n);
 

@@ -107,7 +107,7 @@ bool convert_endpoint(struct jnode *wep, const struct jnode *pod, struct arena *
     struct jnode *labels = pairs_node(&v, a);
     struct jnode *meta = member(wep, "metadata", a), *spec = member(wep, "spec", a);
     struct str old = jnode_str(jnode_getc(spec, "serviceAccountName"));
-    bool is_same = jnode_eq(jnode_getc(meta, "labels"), labels) && str_eq(old, account);
+    bool is_same = convert_same(jnode_getc(meta, "labels"), labels) && str_eq(old, account);
     if (is_same) {
         return false;
     }

@@ -271,7 +271,7 @@ int engine_configure(struct engine *x, const struct jnode *spec, struct err *e) 
         arena_fini(&a);
         return r;
     }
-    bool is_changed = !x->has_config || !jnode_eq(status, x->config_status);
+    bool is_changed = !x->config_status || !jnode_eq(status, x->config_status);
     arena_fini(&x->config_arena);
     x->config_arena = a;
     x->config = c;
@@ -304,10 +304,10 @@ static void on_in_sync(void *arg) {
     struct err e;
     f->is_in_sync = true;
     if (f->id == FEED_TARGET && !x->has_config) {
-        x->has_config = true;
         if (x->config_status == NULL && engine_configure(x, NULL, &e) < 0) {
             LOG_W("controllers", "configuration", "error=%s", log_quote(str_c(e.msg)));
         }
+        x->has_config = x->config_status != NULL;
     }
 }
 static void on_batch_end(void *arg, uint64_t revision) {

@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "base/vec.h"
 #include "controllers/config.h"
+#include "controllers/convert.h"
 #include "controllers/lb.h"
 #include "controllers/mirror.h"
 #include "controllers/nodes.h"
@@ -185,7 +186,7 @@ static int config(struct job *j, struct store *target) {
     struct stored c;
     const enum kind_id kind = K_KUBE_CONTROLLERS_CONFIGURATION;
     int r = stored_get(target, kind, STR(""), STR("default"), &j->a, &c, &j->e);
-    if (r < 0 || (c.doc && jnode_eq(jnode_getc(c.doc, "status"), j->status))) {
+    if (r < 0 || (c.doc && convert_same(jnode_getc(c.doc, "status"), j->status))) {
         return r;
     }
     struct jnode *doc = c.doc;

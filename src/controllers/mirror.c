@@ -228,7 +228,7 @@ static int sync_once(struct store *source, struct store *target, struct str key,
     if (!from.doc) {
         return to.doc ? stored_delete(target, k->id, target_ns, target_name, to.revision, e) : 0;
     }
-    if (!spec || (to.doc && jnode_eq(jnode_getc(to.doc, "spec"), spec))) {
+    if (!spec || (to.doc && convert_same(jnode_getc(to.doc, "spec"), spec))) {
         return 0;
     }
     if (to.doc) {
