@@ -356,12 +356,10 @@ static void add_handle(void *arg, const struct gc_alloc *v) {
     vec_push(&g->v, arena_dup(&g->j->a, v->handle));
 }
 
-/* Endpoints of a node that is gone, of pods that are gone. */
+/* Endpoints that are left over of a node that is gone. */
 static void add_endpoint(void *arg, const struct fact_endpoint *e) {
     struct gathering *g = arg;
-    bool is_left = e->is_k8s && e->pod.n && !facts_get_pod(g->x->facts, e->ns, e->pod, NULL) &&
-                   !facts_node_exists(g->x->facts, e->node, NULL);
-    if (is_left && (!g->node.n || str_eq(e->node, g->node))) {
+    if (facts_endpoint_is_left(g->x->facts, e) && (!g->node.n || str_eq(e->node, g->node))) {
         vec_push(&g->v, arena_dup(&g->j->a, e->key));
     }
 }

@@ -383,31 +383,40 @@ bool facts_node_exists(const struct facts *f, struct str node, struct str *k8s_n
     return r && !name.p ? true : facts_has_k8s_node(f, name);
 }
 
+static struct fact_endpoint endpoint_of(const struct rec *r) {
+    return (struct fact_endpoint){keytext_view(&r->key), r->a, r->b, r->c, r->flag, r->n_ips, r->ips,
+                                  r->shape};
+}
+
+bool facts_endpoint_is_left(const struct facts *f, const struct fact_endpoint *x) {
+    struct fact_pod p;
+    if (!x->is_k8s || !x->pod.n || facts_node_exists(f, x->node, NULL)) {
+        return false;
+    }
+    return !facts_get_pod(f, x->ns, x->pod, &p) || facts_has_k8s_node(f, p.node);
+}
+
 bool facts_ip_in_use(const struct facts *f, const struct ip46 *ip, struct str ns, struct str pod) {
     if (iptab_get(&f->users, *ip)) {
         return true;
     }
     const uint32_t *n = iptab_get(&f->endpoints_of, *ip);
     uint32_t left = n ? *n : 0;
-    if (left == 0 || facts_get_pod(f, ns, pod, NULL)) {
-        return left > 0;
+    if (left == 0) {
+        return false;
     }
     struct arena a = {.first_bytes = 512};
     const struct rec *head = get(&f->by_pod, join(&a, ns, pod));
     for (const struct rec *x = head ? head->next : NULL; x; x = x->next) {
+        struct fact_endpoint e = endpoint_of(x);
         bool has = false;
         for (size_t i = 0; i < x->n_ips; i++) {
             has = has || ip_eq(&x->ips[i], ip);
         }
-        left -= has && x->flag && !facts_node_exists(f, x->c, NULL);
+        left -= has && facts_endpoint_is_left(f, &e);
     }
     arena_fini(&a);
     return left > 0;
-}
-
-static struct fact_endpoint endpoint_of(const struct rec *r) {
-    return (struct fact_endpoint){keytext_view(&r->key), r->a, r->b, r->c, r->flag, r->n_ips, r->ips,
-                                  r->shape};
 }
 
 void facts_each_endpoint(const struct facts *f, struct str ns, struct str pod,

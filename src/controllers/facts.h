@@ -45,8 +45,10 @@ bool facts_has_auto_hep(const struct facts *f, struct str name, struct str *node
 /* Does the node that an address or a block belongs to still exist? A Calico Node of another
  * orchestrator does; else the Kubernetes Node decides. *k8s_name (may be NULL): its name there. */
 bool facts_node_exists(const struct facts *f, struct str node, struct str *k8s_name);
-/* Does anybody use the address: a pod, a node, a service, an endpoint? Endpoints of gone pods on gone
- * nodes don't count. */
+/* Is it left over: of Kubernetes, its node gone, its pod gone or on a node that is there? */
+bool facts_endpoint_is_left(const struct facts *f, const struct fact_endpoint *x);
+/* Does anybody use the address: a pod, a node, a service, an endpoint that is not left over of this
+ * pod? */
 bool facts_ip_in_use(const struct facts *f, const struct ip46 *ip, struct str ns, struct str pod);
 
 void facts_each_endpoint(const struct facts *f, struct str ns, struct str pod,

@@ -90,6 +90,16 @@ static int endpoints_use(struct job *j, struct store *target, bool *is_used) {
     return r;
 }
 
+/* A pod on a node that is there isn't the one whose endpoint a gone node left. */
+static int is_elsewhere(struct job *j, struct store *source, const struct jnode *pod, bool *is) {
+    struct stored node;
+    struct str name = jnode_str(jnode_path(pod, "spec.nodeName"));
+    *is = false;
+    int r = name.n ? stored_get(source, K_NODE_K8S, STR(""), name, &j->a, &node, &j->e) : 0;
+    *is = r == 0 && name.n && node.doc;
+    return r;
+}
+
 static int delete_endpoints(struct job *j, struct store *source, struct store *target) {
     int r = 0;
     for (size_t i = 0; i < j->n_endpoints && r == 0; i++) {
@@ -103,7 +113,9 @@ static int delete_endpoints(struct job *j, struct store *source, struct store *t
         struct str pod_name = jnode_str(jnode_path(wep.doc, "spec.pod"));
         if (r == 0 && wep.doc && pod_name.n) {
             r = stored_get(source, K_POD, ns, pod_name, &j->a, &pod, &j->e);
-            r = r == 0 && !pod.doc
+            bool is_gone = !pod.doc;
+            r = r == 0 && pod.doc ? is_elsewhere(j, source, pod.doc, &is_gone) : r;
+            r = r == 0 && is_gone
                     ? stored_delete(target, K_WORKLOAD_ENDPOINT, ns, name, wep.revision, &j->e)
                     : r;
         }

@@ -29,7 +29,7 @@ struct job {
     size_t n_held;
     struct gc_alloc *allocs; /* of a handle */
     size_t n_allocs;
-    struct str *endpoints; /* keys of a gone node's endpoints whose pods are gone */
+    struct str *endpoints; /* keys of endpoints that are left over of gone nodes */
     size_t n_endpoints;
     /* the answer */
     int result;
