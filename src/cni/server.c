@@ -569,6 +569,7 @@ struct cni_server *cni_server_new(struct loop *l, struct store *st, struct store
     s->ops = ops;
     s->arg = arg;
     s->links = settings->links;
+    s->may_ask_kube = settings->may_ask_kube;
     s->node = arena_dup(&s->arena, settings->node_name);
     s->iface_prefix =
         arena_dup(&s->arena, settings->iface_prefix.n ? settings->iface_prefix : STR("cali"));
@@ -607,6 +608,8 @@ void cni_server_free(struct cni_server *s) {
         nl_close(s->removers[i].nl);
         conntrack_free(s->removers[i].conntrack);
     }
+    store_close(s->kube);
+    free(s->kube_path);
     arena_fini(&s->arena);
     free(s);
 }

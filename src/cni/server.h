@@ -18,6 +18,9 @@ struct cni_server_settings {
     struct str node_name;
     struct str iface_prefix; /* of pods' host sides; empty: "cali" */
     struct links *links;     /* not owned */
+    /* The store holds Calico's objects alone (etcd): Pods are asked of the API server of the
+     * network configuration's kubernetes.kubeconfig, if there is one. */
+    bool may_ask_kube;
 };
 
 struct cni_server_ops {

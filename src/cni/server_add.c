@@ -7,6 +7,7 @@
 #include <sys/random.h>
 
 #define TRIES_MAX 3
+#define POD_POLL_MS 250
 
 static void identify(struct cni_request *r);
 static void make(struct cni_request *r);
@@ -270,7 +271,11 @@ static void assign(struct cni_request *r) {
 
 static void on_pod_timeout(struct cni_request *r) {
     if (r->is_stepping) {
-        cni_timer(r, 100, on_pod_timeout); /* the worker has it just now */
+        cni_timer(r, POD_POLL_MS, on_pod_timeout); /* the worker has it just now */
+        return;
+    }
+    if (clock_ns() < r->pod_deadline_ns) {
+        identify(r);
         return;
     }
     r->wants_pod = false;
@@ -282,7 +287,10 @@ static void on_pod_timeout(struct cni_request *r) {
 }
 
 static void work_identify(struct cni_request *r) {
-    r->step_code = cni_identify(r);
+    r->step_code = cni_find_kube(r);
+    if (r->step_code == 0) {
+        r->step_code = cni_identify(r);
+    }
 }
 
 static void identified(struct cni_request *r) {
@@ -300,8 +308,15 @@ static void identified(struct cni_request *r) {
     if (k == 1) {
         if (!r->wants_pod) {
             r->wants_pod = true;
-            cni_timer(r, r->conf.policy_timeout_ms, on_pod_timeout);
+            r->pod_deadline_ns = clock_ns() + r->conf.policy_timeout_ms * 1000000;
         }
+        /* Pods that the syncer doesn't tell of are asked for again and again. */
+        int64_t left_ms = (r->pod_deadline_ns - clock_ns()) / 1000000;
+        cni_timer(r,
+                  r->s->kube && left_ms > POD_POLL_MS ? POD_POLL_MS
+                  : left_ms > 0                       ? left_ms
+                                                      : 0,
+                  on_pod_timeout);
         return;
     }
     if (r->wants_pod) {

@@ -45,7 +45,8 @@ struct cni_conf {
     struct jnode *doc;
     unsigned version; /* index in cni_versions */
     struct str name, ipam_type, policy_type;
-    bool is_own_ipam; /* margay-ipam or calico-ipam: we assign; else it is run by the plugin */
+    struct str kubeconfig; /* of the API server that has the Pods, if the store has none */
+    bool is_own_ipam;      /* margay-ipam or calico-ipam: we assign; else it is run by the plugin */
     bool has_ipam;
     bool assign_v4, assign_v6;
     struct str_list pools_v4, pools_v6;
@@ -182,8 +183,9 @@ struct cni_request {
     struct cni_pod pod;
     struct cni_seen seen;
     struct str look_key, look_handle; /* of the attachment to be looked at */
-    bool wants_pod;                   /* waits for the Pod object */
-    bool wants_retry;                 /* the Pod object has changed */
+    bool wants_pod;                   /* waits for the Pod object, until: */
+    int64_t pod_deadline_ns;
+    bool wants_retry; /* the Pod object has changed */
     struct prefix nets[CNI_MAX_IPS];
     struct prefix block_nets[CNI_MAX_IPS]; /* the same with the blocks' masks */
     size_t n_nets;
@@ -214,6 +216,9 @@ struct cni_server {
     struct store_worker *worker;
     struct store *store; /* the worker's: in steps only */
     struct ipam *ipam;   /* likewise */
+    bool may_ask_kube;   /* the store is not where Kubernetes' objects are */
+    struct store *kube;  /* likewise: what a request's kubeconfig named; NULL: none did */
+    char *kube_path;
     struct links *links;
     struct nl *nl;
     struct arena arena; /* settings */
@@ -270,7 +275,9 @@ void cni_request_start(struct cni_request *r);
 /* In a step. Fills r->pod but iface. 0; -1: failed; 1: the Pod object is missing and must be waited
  * for. */
 MG_NODISCARD int cni_identify(struct cni_request *r);
-/* An object of the store, decoded as far as it can be. ERR_NOT_FOUND. */
+/* In a step: opens the API server that r's configuration names, if the store has no Pods. */
+MG_NODISCARD int cni_find_kube(struct cni_request *r);
+/* In a step: an object, decoded as far as it can be. ERR_NOT_FOUND. */
 MG_NODISCARD int cni_read_object(struct cni_server *s, enum kind_id id, struct str ns,
                                  struct str name, struct arena *a, struct object *out,
                                  struct err *e);

@@ -111,6 +111,9 @@ static int program_add(struct cni_request *r) {
     bool is_k8s = r->args.ns.n && r->args.pod.n;
     r->pod.ns = is_k8s ? r->args.ns : STR("");
     r->pod.pod = is_k8s ? r->args.pod : STR("");
+    if (cni_find_kube(r) < 0) {
+        return -1;
+    }
     if (is_k8s &&
         cni_read_object(r->s, K_POD, r->args.ns, r->args.pod, &r->arena, &pod, NULL) == 0) {
         r->pod.annotations = pod.meta.annotations;

@@ -129,8 +129,10 @@ static int open_parts(struct node *n, struct err *e) {
     dataplane_on_applied(n->dataplane, on_applied, n);
     n->calc = calc_new(str_c(n->name), &node_calc_ops, n);
     n->ipam = ipam_new(n->calls, str_c(n->name));
-    struct cni_server_settings cs = {
-        .node_name = str_c(n->name), .iface_prefix = s->iface_prefixes[0], .links = n->links};
+    struct cni_server_settings cs = {.node_name = str_c(n->name),
+                                     .iface_prefix = s->iface_prefixes[0],
+                                     .links = n->links,
+                                     .may_ask_kube = strncmp(n->o.datastore, "etcd:", 5) == 0};
     n->cni = cni_server_new(n->loop, n->calls, n->worker, n->ipam, &cs, &cni_ops, n, e);
     if (!n->cni) {
         return e->code;
@@ -164,8 +166,8 @@ static int start(struct node *n, struct err *e) {
         r = open_parts(n, e);
     }
     if (r == 0) {
-        r = syncer_start(n->store, n->loop, STR(STORE_SPACE_RESOURCES), &node_sync_ops, n,
-                         &n->syncer, e);
+        r = syncer_start(n->store, n->loop, (struct store_key){STR(STORE_SPACE_RESOURCES), STR("")},
+                         &node_sync_ops, n, &n->syncer, e);
     }
     if (r == 0) {
         char path[PATH_MAX];

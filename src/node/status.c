@@ -136,9 +136,9 @@ static void on_waited(void *arg, int code) {
     struct store_reply *r = arg;
     MG_CLEANUP(buf_fini) struct buf b = BUF_INIT(256);
     buf_printf(&b, "{\"code\":%d%s}", code,
-               code == ERR_UNAVAILABLE ? ",\"message\":\"the datastore does not answer\""
-               : code < 0              ? ",\"message\":\"not enforced within the time\""
-                                       : "");
+               code == ERR_RETRY ? ",\"message\":\"the datastore does not answer\""
+               : code < 0        ? ",\"message\":\"not enforced within the time\""
+                                 : "");
     store_reply_send(r, buf_view(&b));
 }
 
@@ -160,7 +160,7 @@ static void newest_known(void *arg, int code) {
         code = ERR_UNAVAILABLE; /* a cluster's store is never empty */
     }
     if (code < 0) {
-        on_waited(j->reply, code);
+        on_waited(j->reply, ERR_RETRY); /* the agent is there; its datastore may come back */
     } else {
         node_when_enforced(j->n, STR_NULL, j->revision, j->timeout_ms, on_waited, j->reply);
     }

@@ -284,7 +284,7 @@ class Etcd:
             words += [f'ca={self.pki.ca}', f'cert={self.folder}/{certificate}.crt',
                       f'key={self.folder}/{certificate}.key']
         if user:
-            words += [f'username={user}', f'password={password}']
+            words += [f'user={user}', f'password={password}']
         return f'etcd:{self.endpoints(numbers, ports)}' + ('?' + '&'.join(words) if words else '')
 
     def ctl(self, *argv, stdin='', endpoints=None, timeout='30s', as_root=True):

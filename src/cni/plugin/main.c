@@ -85,8 +85,9 @@ static int print_answer(const uint8_t *text, size_t n, int exit_code, struct fai
     return rc < 0 ? fail_set(f, CNI_IO, "", "writing to stdout: %s", strerror(-rc)) : exit_code;
 }
 
-/* A DEL that no agent takes, or not now: left for it, except for what only a plugin can do, to run another IPAM
- * plugin, which is done now. If that fails the runtime comes again, and the DEL is queued twice. */
+/* A DEL that no agent takes, or not now: left for it, except for what only a plugin can do, to run
+ * another IPAM plugin, which is done now. If that fails the runtime comes again, and the DEL is
+ * queued twice. */
 static int queue_del(const struct request *r, const struct conf *c, struct fail *f) {
     static uint8_t out[WIRE_TEXT_MAX];
     size_t n = 0;
