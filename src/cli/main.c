@@ -2,6 +2,7 @@
  */
 #include "cli/cli.h"
 
+#include "controllers/controllers.h"
 #include "node/node.h"
 #include "policy/selector.h"
 
@@ -17,6 +18,23 @@
 
 const struct cli_command cli_commands[] = {
     {"node", "[--node-name NAME]", "run the agent", NULL, node_main},
+    {"controllers", "[--source URL]", "run what is done once for a cluster",
+     "As Calico's kube-controllers: addresses that nobody uses any more are collected, gone nodes\n"
+     "cleaned up, Services of type LoadBalancer given addresses, host endpoints made; with etcd as\n"
+     "datastore, Kubernetes' policies, namespaces, accounts and pods' labels copied to it.\n"
+     "Runs in the foreground until SIGTERM. Several may run: one works, elected by a Lease.\n\n"
+     "  --source URL        where Kubernetes' objects are, if not in the datastore (MARGAY_SOURCE;\n"
+     "                      with etcd the default is kubernetes:KUBECONFIG)\n"
+     "  --status-file FILE  written every ten seconds (default /status/status.json if /status is\n"
+     "                      there)\n\n"
+     "KubeControllersConfiguration default says what runs; over it stand ENABLED_CONTROLLERS (node,\n"
+     "policy, workloadendpoint, serviceaccount, namespace, loadbalancer), RECONCILER_PERIOD,\n"
+     "SYNC_NODE_LABELS, AUTO_HOST_ENDPOINTS, HEALTH_ENABLED, COMPACTION_PERIOD, LOG_LEVEL. Metrics\n"
+     "and probes are on prometheusMetricsPort (9094): /metrics, /liveness, /readiness.\n\n"
+     "examples:\n  margay controllers --datastore kubernetes:\n"
+     "  ENABLED_CONTROLLERS=node,policy,namespace margay controllers \\\n"
+     "    --datastore etcd:https://10.0.0.1:2379 --source kubernetes:/etc/kubernetes/admin.conf\n",
+     controllers_main},
     {"apply", "-f FILE|DIR|-", "create objects or change them to what a file says",
      FILE_FLAGS "  --dry-run=client  check the documents, without a store\n\n"
                 "Each document stands alone: a bad one is reported with file, line and field, the\n"

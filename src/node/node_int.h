@@ -10,7 +10,7 @@
 #include "ipam/ipam.h"
 #include "node/autohep.h"
 #include "node/cut.h"
-#include "node/health.h"
+#include "base/health.h"
 #include "node/ifaces.h"
 #include "node/listen.h"
 #include "node/mtu.h"
