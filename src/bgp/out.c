@@ -253,13 +253,11 @@ void out_restart(struct speaker *s, struct chan *c) {
     out_wake(s, g);
 }
 
-void out_free_group(struct speaker *s, struct group *g) {
-    while (g->first) {
-        cohort_free(s, g->first);
-    }
-    while (g->head) {
+bool out_free_some(struct speaker *s, struct group *g, unsigned max) {
+    while (g->head && max-- > 0) {
         free_entry(s, g, g->head, false);
     }
+    return g->head == 0;
 }
 
 /* Another cohort at the same place: one is enough. Afterwards c's marker has an entry behind it, or
