@@ -101,10 +101,12 @@ static void listen_to(struct world *w, unsigned i) {
         }
         messages((const uint8_t *)out.p, out.n);
         bool is_ibgp = i == 2 && (w->how & 4);
+        struct peer_status st;
+        check(speaker_peer_status(w->s, (uint16_t)i, &st));
         struct bgp_rx rx = {.is_internal = is_ibgp,
                             .as4 = true,
                             .mp = {true, true},
-                            .addpath = {i == 2 && (w->how & 8), i == 2 && (w->how & 8)},
+                            .addpath = {st.family[0].addpath_send, st.family[1].addpath_send},
                             .v4_over_v6 = true};
         for (size_t at = 0; i == 2 && at < out.n; at += get_u16((const uint8_t *)out.p + at + 16)) {
             const uint8_t *m = (const uint8_t *)out.p + at;
