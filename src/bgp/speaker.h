@@ -36,8 +36,8 @@ struct speaker_config {
     bool multipath_relax;        /* ECMP of paths with different ASes of the same length */
     bool always_compare_med;     /* else only of paths from the same neighbour AS */
     bool med_missing_as_worst;
-    bool compare_router_id;  /* RFC 4271's order among external paths; else the one known longest
-                                stays (fewer changes) */
+    bool prefer_oldest; /* RFC 5004: among external paths the one known longest stays, instead of
+                           the lowest router id (fewer changes, but history counts) */
     uint16_t restart_time_s; /* RFC 4724: how long we may be away; 0: 120; at most 4095 */
     bool is_restarting; /* the process came back, its routes are still in the kernel: the restart
                            bit is set, and routes are held back until each restarting-aware peer
