@@ -650,6 +650,15 @@ int bgp_kernel_addr_owner(const struct bgp_kernel *k, const struct ip46 *ip) {
     return 0;
 }
 
+bool bgp_kernel_is_connected(const struct bgp_kernel *k, const struct ip46 *ip) {
+    for (size_t i = 0; i < k->addrs.n; i++) {
+        if (prefix_has_ip(&k->addrs.p[i].net, ip)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 void bgp_kernel_stats(const struct bgp_kernel *k, struct kernel_stats *out) {
     *out = k->stats;
     out->n_waiting = k->dirty.n - k->dirty_at;

@@ -60,6 +60,9 @@ void bgp_kernel_addrs(const struct bgp_kernel *k, int ifindex, struct ip46 *v4, 
 /* The interface that has this address; 0: none. */
 int bgp_kernel_addr_owner(const struct bgp_kernel *k, const struct ip46 *ip);
 
+/* Is it an address of a network that we are on? */
+bool bgp_kernel_is_connected(const struct bgp_kernel *k, const struct ip46 *ip);
+
 struct kernel_stats {
     size_t n_routes;    /* of ours in the kernel */
     size_t n_waiting;   /* not written yet */
