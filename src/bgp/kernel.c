@@ -494,8 +494,8 @@ static void set_fixed(struct bgp_kernel *k, const struct prefix *p, uint32_t tak
     kernel_mark(k, p, en);
 }
 
-/* Blackholes of blocks, so that packets to pods that are not there don't loop; and the ways to
- * peers that reachableBy names. */
+/* Blackholes of blocks, so that packets to pods that are not there don't loop (where no agent
+ * writes them); and the ways to peers that reachableBy names. */
 static void set_fixed_routes(struct bgp_kernel *k) {
     for (size_t i = 0; i < k->fixed.n; i++) {
         set_fixed(k, &k->fixed.p[i], 0);
@@ -503,7 +503,7 @@ static void set_fixed_routes(struct bgp_kernel *k) {
     vec_clear(&k->fixed);
     for (size_t i = 0; i < k->conf->n_routes; i++) {
         const struct conf_route *r = &k->conf->routes[i];
-        if (r->is_block && r->prefix.len < ip_bits(&r->prefix.ip) &&
+        if (k->is_alone && r->is_block && r->prefix.len < ip_bits(&r->prefix.ip) &&
             bgp_conf_kernel(k->conf, &r->prefix, NULL) != KERNEL_REJECT) {
             uint32_t metric = k->conf->priority[r->prefix.ip.family == IP_V6];
             set_fixed(k, &r->prefix, way_intern(k->ways, RTN_BLACKHOLE, metric, NULL, 0));

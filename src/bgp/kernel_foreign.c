@@ -34,7 +34,7 @@ bool kernel_is_ours(const struct bgp_kernel *k, const struct route *r) {
         return false;
     }
     if (r->type == RTN_BLACKHOLE) {
-        return true;
+        return k->is_alone; /* the agent writes those of the node's blocks */
     }
     return r->type == RTN_UNICAST && has_gateway && (k->is_alone || !is_tunnel(k, r->oif));
 }
@@ -234,9 +234,10 @@ static bool is_special(const struct prefix *p) {
 }
 
 /* What BIRD's learn takes: not the kernel's own, not redirects; and no router advertisements, nor
- * what a BIRD of this node left. */
+ * what a BIRD of this node left, nor the agent's blackholes, which stand for blocks. */
 static bool is_learned(const struct foreign *f) {
-    return f->protocol != RTPROT_KERNEL && f->protocol != RTPROT_REDIRECT &&
+    return !(f->protocol == KERNEL_PROTOCOL && f->type == RTN_BLACKHOLE) &&
+           f->protocol != RTPROT_KERNEL && f->protocol != RTPROT_REDIRECT &&
            f->protocol != KERNEL_BIRD && f->protocol != PROTO_RA;
 }
 
