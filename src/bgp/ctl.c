@@ -146,6 +146,9 @@ static void answer(struct client *x, struct str line) {
     } else if (str_is(what, "metrics")) {
         buf_puts(&x->out, "ok\n");
         bgp_report_metrics(x->c->proc, &x->out);
+    } else if (str_is(what, "nodestatus")) {
+        buf_puts(&x->out, "ok\n");
+        bgp_report_node_status(x->c->proc, loop_now_ns(x->c->loop), rest, &x->out);
     } else if (str_is(what, "routes")) {
         ask_routes(x, rest);
     } else if (str_is(what, "explain")) {
@@ -153,7 +156,9 @@ static void answer(struct client *x, struct str line) {
     } else if (str_is(what, "reset") || str_is(what, "refresh")) {
         ask_peer(x, rest, str_is(what, "reset"));
     } else {
-        fail(x, "found %.*s, allowed are status, routes, explain, metrics, reset and refresh",
+        fail(x,
+             "found %.*s, allowed are status, routes, explain, metrics, nodestatus, reset and "
+             "refresh",
              STR_FMT(what));
     }
 }

@@ -4,6 +4,7 @@
  *   routes FAMILY [sent PEER]         a JSON object a line; FAMILY IPv4 or IPv6
  *   explain PREFIX [PEER]             text
  *   metrics                           Prometheus' text format
+ *   nodestatus CLASS[,CLASS…]         JSON: status of a CalicoNodeStatus; CLASS Agent, BGP, Routes
  *   reset PEER | refresh PEER         ends the session and begins anew; sends routes again both
  * ways PEER is a session's or a BGPPeer's name, or an address. */
 #pragma once
@@ -25,5 +26,8 @@ void bgp_report_metrics(struct bgp_proc *p, struct buf *out);
 void bgp_report_route(struct bgp_proc *p, const struct route_view *v, struct buf *out);
 void bgp_report_explain(struct bgp_proc *p, const struct prefix *net, uint16_t peer,
                         struct buf *out);
+/* report_node.c */
+void bgp_report_node_status(struct bgp_proc *p, int64_t now_ns, struct str classes,
+                            struct buf *out);
 /* 0: none of that name. */
 uint16_t bgp_report_find(const struct bgp_proc *p, struct str name);

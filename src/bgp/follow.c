@@ -184,9 +184,10 @@ static void on_batch_end(void *arg, uint64_t revision) {
     (void)revision;
 }
 
-static void on_connected(void *arg, bool is_connected) {
+static void on_connected(void *arg, bool is_connected, const char *why) {
     (void)arg;
-    LOG_I("bgp", "datastore", "connected=%s", is_connected ? "true" : "false");
+    LOG_I("bgp", "datastore", "connected=%s why=%s", is_connected ? "true" : "false",
+          log_quote(str_c(why ? why : "")));
 }
 
 static void on_settled(void *arg) {
@@ -202,11 +203,15 @@ static void on_open(void *arg) {
     struct err e;
     int r = f->store ? 0 : store_open(f->url, &f->store, &e);
     if (r == 0 && !f->resources) {
-        r = syncer_start(f->store, f->loop, STR(STORE_SPACE_RESOURCES), &resources, f,
-                         &f->resources, &e);
+        r = syncer_start(f->store, f->loop, (struct store_key){STR(STORE_SPACE_RESOURCES), STR("")},
+                         &resources, f, &f->resources, &e);
     }
     if (r == 0 && !f->ipam) {
-        r = syncer_start(f->store, f->loop, STR(STORE_SPACE_IPAM), &ipam, f, &f->ipam, &e);
+        struct arena a = {0}; /* of IPAM only this node's affinities */
+        struct str prefix = arena_printf(&a, "/ipam/v2/host/%.*s/", STR_FMT(f->node_name));
+        r = syncer_start(f->store, f->loop, (struct store_key){STR(STORE_SPACE_IPAM), prefix},
+                         &ipam, f, &f->ipam, &e);
+        arena_fini(&a);
     }
     if (r < 0) {
         LOG_W("bgp", "datastore_unavailable", "error=%s", log_quote(str_c(e.msg)));

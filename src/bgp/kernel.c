@@ -130,6 +130,8 @@ static void see_route(struct bgp_kernel *k, const struct route *r, bool is_gone)
         see_ours(k, r, is_gone);
     } else {
         kernel_foreign_set(k, r, is_gone);
+        k->has_leftovers = k->has_leftovers || (r->protocol == KERNEL_BIRD && !k->is_alone &&
+                                                k->is_scanning && !k->is_ready);
     }
 }
 
@@ -561,6 +563,7 @@ void bgp_kernel_watch(struct bgp_kernel *k, const struct ip46 *ip, const struct 
         struct watch *w = &k->watches.p[i];
         if (ip_eq(&w->ip, ip) && ip_eq(&w->link_local, link_local)) {
             vec_swap_remove(&k->watches, i);
+            k->watches_changed = true; /* another has its place */
             break;
         }
     }

@@ -196,7 +196,7 @@ size_t kernel_resolve(const struct bgp_kernel *k, const struct kernel_hop *hop,
     return n;
 }
 
-void kernel_watches_tell(struct bgp_kernel *k) {
+static void tell_watches(struct bgp_kernel *k) {
     for (size_t i = 0; i < k->watches.n; i++) {
         struct watch *w = &k->watches.p[i];
         struct kernel_hop hop = {w->ip, w->link_local, w->ifindex, 1};
@@ -216,7 +216,13 @@ void kernel_watches_tell(struct bgp_kernel *k) {
         k->ops.nexthop(k->arg, &copy.ip, &copy.link_local, copy.is_reachable, cost,
                        str_c(copy.interface));
     }
-    k->watches_changed = false;
+}
+
+void kernel_watches_tell(struct bgp_kernel *k) {
+    do { /* the answer to one may be another question */
+        k->watches_changed = false;
+        tell_watches(k);
+    } while (k->watches_changed);
 }
 
 /* ---- local routes ---- */

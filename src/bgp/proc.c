@@ -112,11 +112,7 @@ static void set_peer(struct bgp_proc *p, const struct conf_peer *conf) {
         c.ifindex = (uint32_t)bgp_kernel_ifindex(p->kernel, conf->interface);
     }
     c.secret_hash = conf->password.n ? hash_str(conf->password) | 1 : 0;
-    uint16_t id = speaker_peer_find(p->speaker, c.name);
-    if (id) {
-        peer_map_put(&p->peers, id, NULL)->conf = conf; /* before the engine asks to connect */
-    }
-    id = speaker_peer_set(p->speaker, &c, proc_now(p));
+    uint16_t id = speaker_peer_set(p->speaker, &c, proc_now(p));
     if (!id) {
         LOG_E("bgp", "too_many_peers", "peer=%.*s", STR_FMT(conf->session));
         return;
@@ -255,6 +251,7 @@ static void start(struct bgp_proc *p, struct speaker_config *c) {
     no_kernel.route = NULL;
     no_kernel.nexthop = NULL;
     p->speaker = speaker_new(c, p->kernel ? &proc_ops : &no_kernel, p, proc_now(p));
+    p->is_ready_asked = !c->is_restarting; /* else the engine says when */
 }
 
 int bgp_proc_apply(struct bgp_proc *p, struct bgp_conf *take_conf, struct err *e) {

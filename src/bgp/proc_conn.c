@@ -271,14 +271,19 @@ static struct link_conn *conn_new(struct bgp_proc *p, uint32_t id, int take_fd,
 
 /* ---- what the engine asks for: no call back into it from here ---- */
 
-static const struct conf_peer *conf_of(const struct bgp_proc *p, uint16_t peer) {
-    const struct peer_state *st = proc_peer(p, peer);
-    return st ? st->conf : NULL;
+/* By name: the engine may ask before it has told the peer's number. */
+static const struct conf_peer *conf_of(const struct bgp_proc *p, struct str name) {
+    for (size_t i = 0; p->conf && i < p->conf->n_peers; i++) {
+        if (str_eq(p->conf->peers[i].c.name, name)) {
+            return &p->conf->peers[i];
+        }
+    }
+    return NULL;
 }
 
 static void fill_tcp(const struct bgp_proc *p, uint16_t peer, struct sock_tcp *t) {
     const struct peer_config *c = speaker_peer_config(p->speaker, peer);
-    const struct conf_peer *conf = conf_of(p, peer);
+    const struct conf_peer *conf = conf_of(p, c->name);
     *t = (struct sock_tcp){.peer = c->address,
                            .local = c->local,
                            .port = c->port ? c->port : BGP_PORT,
