@@ -103,6 +103,27 @@ const struct cli_command cli_commands[] = {
      "  check             exit code 1 when blocks, handles and affinities disagree\n"
      "  -o json|yaml|jsonpath=…\n\nexample: margay ipam show --show-blocks\n",
      cmd_ipam},
+    {"bgp", "--config FILE | status|routes|explain PREFIX|…", "the BGP speaker, and what it knows",
+     "  --config FILE     run alone, configured by projectcalico.org/v3 BGPConfiguration,\n"
+     "                    BGPPeer, BGPFilter, Node and v1 Secret; read again on SIGHUP, and\n"
+     "                    refused whole if anything is wrong\n"
+     "  --datastore URL   run and follow the datastore, as the agent has it started\n"
+     "  --node-name NAME  which Node is us (NODENAME; default: the host's name)\n"
+     "  --check           with --config: print what it means for this node, and end\n"
+     "  --no-kernel       speak only: read no routes from the kernel and write none\n\n"
+     "  status            sessions: state, since when, why not, prefixes in and out.\n"
+     "                    Exit code: 0 all are up, 1 some are not, 2 no speaker\n"
+     "  routes            the table, * best, = used beside it; --family IPv4|IPv6\n"
+     "    --sent-to PEER  what is announced to a peer\n"
+     "  explain PREFIX    each path and why it lost; to whom it is announced, and which rule\n"
+     "                    decides; --peer PEER\n"
+     "  metrics           Prometheus' text\n"
+     "  reset PEER        end the session and begin anew\n"
+     "  refresh PEER      ask for its routes again, and send ours again\n"
+     "  -o json|yaml|jsonpath=…\n\n"
+     "examples:\n  margay bgp --config router.yaml --node-name a\n"
+     "  margay bgp status\n  margay bgp explain 10.65.0.20/32\n",
+     cmd_bgp},
     {"datastore", "export|import|lock|unlock", "move everything from one store to another",
      "  export            all resources and addresses to standard output\n"
      "  import -f FILE    what export wrote (-f -: standard input); what is there already with\n"
