@@ -174,8 +174,13 @@ static void keep_zeros(struct buf *num, char format, int precision) {
 
 void fmt_float(struct printer *p, double f, char format, int precision) {
     precision = p->f.has_precision ? p->precision : precision;
-    struct buf num = BUF_INIT((size_t)FMT_NUMBER_MAX * 2);
+    struct buf num = BUF_INIT(p->b->max);
     go_format_float(&num, f, format, precision);
+    if (num.overflow || p->b->max < 2) {
+        p->b->overflow = true;
+        buf_fini(&num);
+        return;
+    }
     char sign = '+';
     if (num.p[0] == '-' || num.p[0] == '+') {
         sign = num.p[0];

@@ -339,7 +339,7 @@ void print_arg(struct printer *p, const struct value *v, uint32_t verb) {
         return;
     }
     enum vkind kind = v->type->kind;
-    bool is_plain = kind <= VK_STRING && !v->type->string;
+    bool is_plain = (kind <= VK_STRING && !v->type->string) || v->type == &VT_BYTES;
     if (is_plain || !print_by_method(p, v, verb)) {
         print_kind(p, v, verb, 0);
     }

@@ -190,7 +190,7 @@ func value(raw json.RawMessage) interface{} {
 		for _, v := range read[[]json.RawMessage](raw) {
 			out = append(out, value(v))
 		}
-		return out
+		return out[:len(out):len(out)] // ours have no room behind them
 	case text[0] == '{':
 		o := read[object](raw)
 		for k, v := range o {
