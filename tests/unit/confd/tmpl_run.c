@@ -53,7 +53,7 @@ int main(void) {
     char *line = NULL;
     size_t cap = 0;
     for (ssize_t n; (n = getline(&line, &cap, stdin)) > 0;) {
-        answer(str_trim(str_n(line, (size_t)n)));
+        answer(str_n(line, (size_t)n - (line[n - 1] == '\n')));
     }
     free(line);
     return 0;
