@@ -264,7 +264,6 @@ class Server:
         return self.process.wait(60)
 
 
-ADDRESS = re.compile(rb'0xc000010000')
 NOT_IN_1_19 = re.compile(rb'else\s+with|range\s*\$\w*\s*(,\s*\$\w*\s*)?=')
 DIGITS = re.compile(rb'[0-9a-fA-F]{6,}|[01]{12,}')
 
