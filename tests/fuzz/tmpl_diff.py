@@ -282,10 +282,12 @@ def wording(message):
 def same(text, data, go, ours):
     if NOT_IN_1_19.search(text) or b'complex numbers are not' in ours[0] or re.search(rb'\di\b', text):
         return True
-    if b"range can't iterate over" in go[0] and b"range can't iterate over" not in ours[0]:
-        return True # an integer
+    if re.search(rb"range can't iterate over (-?\d+|level-\d+)$", go[0]):
+        return True
     if b'unexpected right paren' in ours[0] and go[0]:
         return True
+    if re.search(rb'%[^%\s]*p', text):
+        return True # the address of an empty list is Go's own
     if b'%' in text and re.search(rb'\$(ptr|func|box)', data): # numbers of addresses
         go, ours = [[DIGITS.sub(b'N', part) for part in x] for x in (go, ours)]
     return wording(go[0]) == wording(ours[0]) and go[1] == ours[1]
@@ -351,7 +353,7 @@ def main():
             if found:
                 n_bad += 1
                 text = pair.shrink(text, data)
-                go, we = pair.differs(text, data)
+                go, we = pair.differs(text, data) or found
                 print(f'--- seed {seed + i}\n{text.decode("utf-8", "backslashreplace")}\ndata {data.decode()}\nGo   {go}\n'
                       f'ours {we}', flush=True)
                 if n_bad >= 20:

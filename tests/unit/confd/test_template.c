@@ -1,6 +1,6 @@
 /* Template cases against what Go's text/template made of them (tests/data/confd/templates, filled
  * in by tests/data/confd/gen): the same output, the same error. Each case is a test of its own. */
-#include "world.h"
+#include "template_world.h"
 
 #include "base/vec.h"
 

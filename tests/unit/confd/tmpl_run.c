@@ -1,7 +1,7 @@
 /* Answers template cases on standard input as tests/data/confd/gen's "serve" does: a line "TEXT
  * DATA" in hexadecimal becomes "ok OUT" or "err MESSAGE OUT". tests/fuzz/tmpl_diff.py compares the
  * two. */
-#include "world.h"
+#include "template_world.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,4 +1,4 @@
-// The data and functions that template cases use; tests/unit/confd/world.c is the same in C.
+// The data and functions that template cases use; tests/unit/confd/template_world.c is the same in C.
 package main
 
 import (
