@@ -215,7 +215,7 @@ static void t_execute__tables__contexts_names_codes(void **state) {
     assert_int_equal(tmpl_execute_named(set, STR("g"), VALUE_UNSET, NULL, NULL, &out, &e),
                      ERR_NOT_FOUND);
     assert_string_equal(
-        e.msg, "template: m:1:71: executing \"g\" at <gone>: error calling gone: no such key");
+        e.msg, "template: m:1:70: executing \"g\" at <gone>: error calling gone: no such key");
     assert_int_equal(tmpl_execute_named(set, STR("z"), VALUE_UNSET, NULL, NULL, &out, &e),
                      ERR_NOT_FOUND);
     assert_string_equal(e.msg, "template: no template \"z\" associated with template \"m\"");
