@@ -123,7 +123,7 @@ static void t_strings__four_kinds__read(void **state MG_UNUSED) {
          "{\"s\":\"\",\"t\":\"\",\"u\":\"\",\"v\":\"\"}"},
         {"s = 'C:\\Users\\n'", "{\"s\":\"C:\\\\Users\\\\n\"}"},
         {"s = \"\"\"\nRoses\nViolets\"\"\"", "{\"s\":\"Roses\\nViolets\"}"},
-        {"s = \"\"\"\r\na\r\nb\"\"\"", "{\"s\":\"a\\r\\nb\"}"},
+        {"s = \"\"\"\r\na\r\nb\"\"\"", "{\"s\":\"a\\u000d\\nb\"}"},
         {"s = \"\"\"a \\\n\n   b \\ \t\n  c\\\n\"\"\"", "{\"s\":\"a b c\"}"},
         {"s = \"\"\"a\\\\\n b\"\"\"", "{\"s\":\"a\\\\\\n b\"}"},
         {"s = \"\"\"\"one\" \"\"two\"\" \\\"\"\"three\"\"\"\"\"",
