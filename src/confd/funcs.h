@@ -35,3 +35,6 @@ int glob_match(struct str pattern, struct str s);
 /* A name of at most max bytes: longer ones are cut and get "_" and 16 hex digits of their SHA-256.
  */
 struct str bird_name(struct arena *a, struct str name, size_t max);
+/* What templates run with as dot: nil, or with a bgp view the store client that getBGPConfig takes.
+ */
+struct value funcs_dot(const struct funcs *f);
