@@ -16,7 +16,7 @@
     "  -n NAMESPACE      of documents that name none (default: default)\n"
 
 const struct cli_command cli_commands[] = {
-    {"node", "[--node-name NAME]", "run the agent", "", node_main},
+    {"node", "[--node-name NAME]", "run the agent", NULL, node_main},
     {"apply", "-f FILE|DIR|-", "create objects or change them to what a file says",
      FILE_FLAGS "  --dry-run=client  check the documents, without a store\n\n"
                 "Each document stands alone: a bad one is reported with file, line and field, the\n"
@@ -85,6 +85,20 @@ const struct cli_command cli_commands[] = {
      "  check             exit code 1 when blocks, handles and affinities disagree\n"
      "  -o json|yaml|jsonpath=…\n\nexample: margay ipam show --show-blocks\n",
      cmd_ipam},
+    {"datastore", "export|import|lock|unlock", "move everything from one store to another",
+     "  export            all resources and addresses to standard output\n"
+     "  import -f FILE    what export wrote (-f -: standard input); what is there already with\n"
+     "                    another content is an error and stays, unless --overwrite is given\n"
+     "    --dry-run       only count\n"
+     "  lock              ClusterInformation default, datastoreReady: false: agents and Calico's\n"
+     "                    components give out no address and take none back\n"
+     "  unlock\n\n"
+     "Pods' endpoints and profiles that a cluster derives from its own objects are left to it.\n\n"
+     "examples:\n"
+     "  margay datastore lock\n"
+     "  margay datastore export --datastore etcd:http://10.0.0.1:2379 > all\n"
+     "  margay datastore import --datastore kubernetes: -f all && margay datastore unlock\n",
+     cmd_datastore},
     {"explain", "SRC -> DST PROTOCOL/PORT",
      "would a connection be let through, and which rule decides",
      "SRC and DST are NAMESPACE/POD or an address; PROTOCOL/PORT is tcp/80, udp/53, sctp/9 or "
@@ -140,7 +154,10 @@ const struct cli_command cli_commands[] = {
 static const char global_help[] =
     "  --state-dir DIR   default /var/lib/margay (MARGAY_STATE_DIR)\n"
     "  --run-dir DIR     where agent.sock is; default /run/margay, or the state dir if given\n"
-    "  --datastore URL   default sqlite:STATE_DIR/margay.db (MARGAY_DATASTORE)\n";
+    "  --datastore URL   default: the agent's; sqlite:PATH, etcd:http://HOST:PORT[,…],\n"
+    "                    kubernetes:[KUBECONFIG][?context=NAME] (MARGAY_DATASTORE; "
+    "DATASTORE_TYPE,\n"
+    "                    ETCD_ENDPOINTS, KUBECONFIG … as with Calico)\n";
 
 const struct cli_command *cli_find(const char *name) {
     for (const struct cli_command *c = cli_commands; c->name; c++) {
@@ -170,9 +187,9 @@ static void print_list(FILE *f) {
 }
 
 static void print_help(const struct cli_command *c) {
-    if (c->run == node_main) {
-        char *argv[] = {(char *)(uintptr_t) "node", (char *)(uintptr_t) "--help", NULL};
-        (void)node_main(2, argv);
+    if (!c->help) {
+        char *argv[] = {(char *)(uintptr_t)c->name, (char *)(uintptr_t) "--help", NULL};
+        (void)c->run(2, argv);
         return;
     }
     printf("usage: margay %s %s\n\n%s.\n", c->name, c->args, c->summary);
@@ -213,7 +230,7 @@ static void print_man(const struct cli_command *c) {
     roff(c->args);
     puts("\n.SH DESCRIPTION\n.nf");
     fflush(stdout);
-    if (c->run == node_main) {
+    if (!c->help) {
         print_help(c);
     } else {
         roff(c->help);

@@ -162,7 +162,7 @@ static void m_batch(void *arg, uint64_t revision) {
     assert_true(revision >= m->revision);
     m->revision = revision;
 }
-static void m_connected(void *arg, bool is_connected) {
+static void m_connected(void *arg, bool is_connected, const char *why MG_UNUSED) {
     (void)arg;
     (void)is_connected;
 }
