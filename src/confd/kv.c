@@ -233,6 +233,10 @@ static void note(struct kv_view *v, struct str text, bool is_prefix) {
     vec_push(&v->reads, (struct kv_read){text, is_prefix});
 }
 
+void kv_view_note(struct kv_view *v, struct str full) {
+    note(v, full, false);
+}
+
 static bool is_in_view(const struct kv_view *v, struct str full) {
     for (size_t i = 0; i < v->n_keys; i++) {
         if (str_starts(full, v->keys[i])) {

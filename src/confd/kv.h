@@ -73,12 +73,13 @@ void kv_view_keys(struct arena *a, struct str prefix, const struct str *keys, si
 void kv_view_fini(struct kv_view *v);
 /* The item under a key as the view shows it, or NULL; the read is noted. */
 const struct kv_item *kv_view_get(struct kv_view *v, struct str key);
+/* Notes a full key as read. */
+void kv_view_note(struct kv_view *v, struct str full);
 /* Calls cb with the key as shown and the item for everything that begins with `prefix` (as shown);
  * noted as one read. Order is that of full keys. Stops and returns what cb returns if not 0. */
 int kv_view_each(struct kv_view *v, struct str prefix,
                  int (*cb)(void *arg, struct str shown, const struct kv_item *it), void *arg);
 /* Whether any of the changed keys was read, or (all) is in the view at all. */
 bool kv_view_concerned(const struct kv_view *v, const struct kv_changes *c, bool all);
-/* Whether the view could not change by c at all or was read. Sorts and unites the reads: call after
- * a render. */
+/* Sorts and unites the reads: after a render. */
 void kv_view_settle(struct kv_view *v);

@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
-enum { FILES_MAX = 20000, FOLDERS_DEPTH_MAX = 32, OUTPUT_MAX = 64 << 20, IDS_BUF = 16384 };
+enum { FILES_MAX = 20000, FOLDERS_DEPTH_MAX = 32, IDS_BUF = 16384 };
 
 /* ---- one file ---- */
 
