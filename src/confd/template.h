@@ -16,7 +16,8 @@ struct tmpl_call {
     void *ctx;           /* of the function table or the func value */
     struct arena *arena; /* for results: lives until the execution ends, or shorter if the result is
                             only printed */
-    size_t max_bytes;    /* longest string result that still fits the limits */
+    struct buf *text;    /* empty, for building a result; its maximum is what the limits leave. Copy
+                            to the arena what stays */
     struct value self;   /* methods: the receiver */
 };
 
