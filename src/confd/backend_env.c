@@ -2,8 +2,9 @@
 #include "confd/backend.h"
 
 #include <ctype.h>
+#include <unistd.h>
 
-extern char **environ;
+
 
 static int env_open(const struct confd_options *o MG_UNUSED, const struct str *prefixes MG_UNUSED,
                     size_t n MG_UNUSED, struct backend **out, struct err *e MG_UNUSED) {

@@ -47,10 +47,9 @@ static void put_float(struct buf *b, double f) {
         snprintf(text, sizeof(text), "%.*e", digits - 1, f);
         (void)sscanf(text, "%lf", &back);
     } while (back != f && digits++ < 17);
-    const char *exp = strchr(text, 'e');
-    int64_t e10 = 0;
-    (void)str_to_i64(str_c(exp[1] == '+' ? exp + 2 : exp + 1), &e10);
-    int decimals = digits - 1 - (int)e10;
+    int e10 = 0;
+    (void)sscanf(strchr(text, 'e'), "e%d", &e10);
+    int decimals = digits - 1 - e10;
     snprintf(text, sizeof(text), "%.*f", decimals > 0 ? decimals : 0, f);
     buf_puts(b, text);
 }

@@ -117,7 +117,7 @@ static int answer(redisContext *c, void *reply, const char *node, const char *wh
 }
 
 /* "HOST:PORT", "HOST:PORT/DB", "[V6]:PORT", or the path of a socket. */
-static redisContext *dial(const char *node, uint64_t *db) {
+static redisContext *dial(const char *node, uint64_t *db, struct err *e) {
     struct timeval tv = {CONNECT_MS / 1000, CONNECT_MS % 1000 * 1000};
     struct str s = str_c(node);
     struct stat st;
@@ -129,18 +129,26 @@ static redisContext *dial(const char *node, uint64_t *db) {
         return redisConnectUnixWithTimeout(node, tv);
     }
     ptrdiff_t slash = str_find(s, '/', 0);
+    bool is_ok = true;
     if (slash >= 0) {
-        (void)str_to_u64(str_sub(s, (size_t)slash + 1, s.n), db);
+        is_ok = str_to_u64(str_sub(s, (size_t)slash + 1, s.n), db) == 0;
         s = str_sub(s, 0, (size_t)slash);
     }
     uint64_t port = 6379;
     size_t host_n = s.n;
     for (size_t i = s.n; i-- > 0 && s.p[i] != ']';) {
         if (s.p[i] == ':') {
-            (void)str_to_u64(str_sub(s, i + 1, s.n), &port);
+            is_ok = str_to_u64(str_sub(s, i + 1, s.n), &port) == 0 && is_ok;
             host_n = i;
             break;
         }
+    }
+    if (!is_ok || port == 0 || port > 65535) {
+        (void)err_set(e, ERR_INVALID,
+                      "redis: node \"%.200s\", allowed are HOST:PORT, HOST:PORT/DATABASE and the "
+                      "path of a socket",
+                      node);
+        return NULL;
     }
     struct str h = str_sub(s, 0, host_n);
     if (h.n > 2 && h.p[0] == '[' && h.p[h.n - 1] == ']') {
@@ -148,7 +156,7 @@ static redisContext *dial(const char *node, uint64_t *db) {
     }
     char host[256];
     snprintf(host, sizeof(host), "%.*s", STR_FMT(h));
-    return redisConnectWithTimeout(host, port > 65535 ? 0 : (int)port, tv);
+    return redisConnectWithTimeout(host, (int)port, tv);
 }
 
 static int login(struct redis *r, redisContext *c, const char *node, uint64_t db, struct err *e) {
@@ -174,8 +182,8 @@ static int connect_any(struct redis *r, redisContext **out, uint64_t *db, struct
     int ret = ERR_UNAVAILABLE;
     for (size_t i = 0; i < r->o->nodes.n; i++) {
         const char *node = r->o->nodes.p[i];
-        redisContext *c = dial(node, db);
-        ret = !c || c->err ? fail(e, node, c) : login(r, c, node, *db, e);
+        redisContext *c = dial(node, db, e);
+        ret = !c ? ERR_INVALID : c->err ? fail(e, node, c) : login(r, c, node, *db, e);
         if (ret == 0) {
             *out = c;
             return 0;

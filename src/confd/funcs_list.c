@@ -118,7 +118,7 @@ static int fn_seq(FUNC_ARGS) {
         return 0;
     }
     uint64_t more = (uint64_t)last - (uint64_t)first;
-    if (more >= c->max_bytes / sizeof(struct value)) {
+    if (more >= c->text->max / sizeof(struct value)) {
         return err_set(e, ERR_TOO_BIG, "seq %lld %lld: the list is too long", (long long)first,
                        (long long)last);
     }

@@ -109,7 +109,7 @@ static int fn_split(FUNC_ARGS) {
 }
 
 static int finish(const struct tmpl_call *c, struct buf *b, struct value *out, struct err *e) {
-    int r = b->overflow ? too_big(e, c->max_bytes) : 0;
+    int r = b->overflow ? too_big(e, c->text->max) : 0;
     if (r == 0) {
         *out = value_str(arena_dup(c->arena, buf_view(b)));
     }
@@ -118,7 +118,7 @@ static int finish(const struct tmpl_call *c, struct buf *b, struct value *out, s
 }
 
 static int fn_join(FUNC_ARGS) {
-    struct buf b = BUF_INIT(c->max_bytes);
+    struct buf b = BUF_INIT(c->text->max);
     for (size_t i = 0; i < value_list_n(&args[0]); i++) {
         struct value v = value_list_get(&args[0], i);
         if (i) {
@@ -132,7 +132,7 @@ static int fn_join(FUNC_ARGS) {
 static int fn_replace(FUNC_ARGS) {
     struct str s = ARG(0), old = ARG(1), with = ARG(2);
     int64_t left = args[3].i;
-    struct buf b = BUF_INIT(c->max_bytes);
+    struct buf b = BUF_INIT(c->text->max);
     size_t i = 0;
     if (str_eq(old, with)) {
         left = 0;
@@ -203,7 +203,7 @@ static int change_case(const struct tmpl_call *c, struct str s, bool to_upper, s
     if (!utf8) {
         utf8 = newlocale(LC_CTYPE_MASK, "C.UTF-8", NULL); /* kept: for the process' life */
     }
-    struct buf b = BUF_INIT(c->max_bytes);
+    struct buf b = BUF_INIT(c->text->max);
     for (size_t i = 0; i < s.n;) {
         size_t len = rune_len(s, i);
         uint32_t ch = len == 1 && (unsigned char)s.p[i] >= 0x80 ? 0xfffd : decode(s, i, len);
@@ -313,7 +313,7 @@ static int fn_mod(FUNC_ARGS) {
 static int fn_base64_encode(FUNC_ARGS) {
     static const char DIGITS[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     struct str s = ARG(0);
-    struct buf b = BUF_INIT(c->max_bytes);
+    struct buf b = BUF_INIT(c->text->max);
     for (size_t i = 0; i < s.n; i += 3) {
         size_t left = s.n - i;
         uint32_t v = (uint32_t)(unsigned char)s.p[i] << 16;
@@ -338,7 +338,7 @@ static int digit64(char ch) {
 
 static int fn_base64_decode(FUNC_ARGS) {
     struct str s = ARG(0);
-    struct buf b = BUF_INIT(c->max_bytes);
+    struct buf b = BUF_INIT(c->text->max);
     size_t bad = SIZE_MAX, n_digits = 0, i = 0;
     uint32_t v = 0;
     for (; i < s.n && bad == SIZE_MAX; i++) {

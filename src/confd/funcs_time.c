@@ -293,7 +293,7 @@ static void print_time(const struct value *v, struct buf *out) {
 /* ---- methods ---- */
 
 static int fn_format(FUNC_ARGS) {
-    struct buf b = BUF_INIT(c->max_bytes);
+    struct buf b = BUF_INIT(c->text->max);
     format(&c->self, value_to_str(&args[0]), &b);
     *out = value_str(arena_dup(c->arena, buf_view(&b)));
     buf_fini(&b);
@@ -301,7 +301,7 @@ static int fn_format(FUNC_ARGS) {
 }
 
 static int fn_string(FUNC_ARGS) {
-    struct buf b = BUF_INIT(c->max_bytes);
+    struct buf b = BUF_INIT(c->text->max);
     print_time(&c->self, &b);
     *out = value_str(arena_dup(c->arena, buf_view(&b)));
     buf_fini(&b);

@@ -226,11 +226,27 @@ void kv_view_keys(struct arena *a, struct str prefix, const struct str *keys, si
 }
 
 void kv_view_fini(struct kv_view *v) {
+    kv_readset_fini(&v->seen);
+    buf_fini(&v->full);
     vec_fini(&v->reads);
 }
 
+void kv_view_start(struct kv_view *v) {
+    kv_readset_fini(&v->seen);
+    v->full.max = (size_t)KV_KEY_MAX * 4;
+    vec_clear(&v->reads);
+}
+
+/* The same read again costs no memory, so a loop can't fill it. */
 static void note(struct kv_view *v, struct str text, bool is_prefix) {
-    vec_push(&v->reads, (struct kv_read){text, is_prefix});
+    bool *known = kv_readset_get(&v->seen, text);
+    if (known) {
+        *known = *known || is_prefix;
+    } else if (v->seen.n < KV_READS_MAX) {
+        *kv_readset_put(&v->seen, arena_dup(v->a, text), NULL) = is_prefix;
+    } else {
+        *kv_readset_put(&v->seen, STR(""), NULL) = true; /* everything */
+    }
 }
 
 void kv_view_note(struct kv_view *v, struct str full) {
@@ -258,8 +274,13 @@ const struct kv_item *kv_view_get(struct kv_view *v, struct str key) {
     struct str p = str_sub(v->prefix, 0, cut(v));
     /* "/app" also takes "/apple": shown as "/le". */
     for (size_t skip = 0; skip < (p.n ? 2U : 1U); skip++) {
-        struct str full = arena_printf(v->a, "%.*s%.*s", STR_FMT(p), (int)(key.n - skip),
-                                       key.p + skip);
+        buf_reset(&v->full);
+        buf_str(&v->full, p);
+        buf_str(&v->full, str_sub(key, skip, key.n));
+        if (v->full.overflow) {
+            return NULL; /* longer than any key */
+        }
+        struct str full = buf_view(&v->full);
         note(v, full, false);
         const struct kv_item *it = kv_get(v->kv, full);
         if (it && is_in_view(v, full)) {
@@ -296,22 +317,27 @@ static int each_below(struct kv_view *v, struct str full,
     return 0;
 }
 
+/* each_below for the view's prefix and what follows, without the first `skip` bytes of that. */
+static int each_joined(struct kv_view *v, struct str p, struct str rest, size_t skip,
+                       int (*cb)(void *arg, struct str shown, const struct kv_item *it),
+                       void *arg) {
+    buf_reset(&v->full);
+    buf_str(&v->full, p);
+    buf_str(&v->full, str_sub(rest, skip, rest.n));
+    return v->full.overflow ? 0 : each_below(v, buf_view(&v->full), cb, arg);
+}
+
 int kv_view_each(struct kv_view *v, struct str prefix,
                  int (*cb)(void *arg, struct str shown, const struct kv_item *it), void *arg) {
     struct str p = str_sub(v->prefix, 0, cut(v));
-    if (prefix.n <= 1 && p.n) {
-        return prefix.n == 1 && prefix.p[0] != '/' ? 0 : each_below(v, arena_dup(v->a, p), cb, arg);
-    }
     if (prefix.n && prefix.p[0] != '/') {
-        return 0;
+        return 0; /* every key that is shown begins with a slash */
     }
-    struct str full = arena_printf(v->a, "%.*s%.*s", STR_FMT(p), STR_FMT(prefix));
-    int r = each_below(v, full, cb, arg);
-    if (r == 0 && p.n) {
-        full = arena_printf(v->a, "%.*s%.*s", STR_FMT(p), (int)(prefix.n - 1), prefix.p + 1);
-        r = each_below(v, full, cb, arg);
+    if (prefix.n <= 1 && p.n) {
+        return each_joined(v, p, prefix, prefix.n, cb, arg);
     }
-    return r;
+    int r = each_joined(v, p, prefix, 0, cb, arg);
+    return r == 0 && p.n ? each_joined(v, p, prefix, 1, cb, arg) : r;
 }
 
 /* Whether a changed key is equal to or, for prefixes, begins with text. */
@@ -345,18 +371,23 @@ bool kv_view_concerned(const struct kv_view *v, const struct kv_changes *c, bool
 
 static int by_text(const void *a, const void *b) {
     const struct kv_read *x = a, *y = b;
-    int c = str_cmp(x->text, y->text);
-    return c ? c : (int)y->is_prefix - (int)x->is_prefix;
+    return str_cmp(x->text, y->text);
 }
 
 void kv_view_settle(struct kv_view *v) {
+    struct str text;
+    bool *is_prefix;
+    vec_clear(&v->reads);
+    for (size_t i = 0; kv_readset_next(&v->seen, &i, &text, &is_prefix);) {
+        vec_push(&v->reads, (struct kv_read){text, *is_prefix});
+    }
+    kv_readset_fini(&v->seen);
     vec_sort(&v->reads, by_text);
     size_t n = 0;
     struct str covered = STR_NULL; /* by the last prefix that was kept */
     for (size_t i = 0; i < v->reads.n; i++) {
         struct kv_read *r = &v->reads.p[i];
-        if ((covered.p && str_starts(r->text, covered)) ||
-            (n && str_eq(v->reads.p[n - 1].text, r->text))) {
+        if (covered.p && str_starts(r->text, covered)) {
             continue;
         }
         covered = r->is_prefix ? r->text : covered;

@@ -4,6 +4,8 @@
 #pragma once
 
 #include "base/arena.h"
+#include "base/buf.h"
+#include "base/hash.h"
 #include "base/vec.h"
 
 #define KV_KEY_MAX 4096
@@ -58,19 +60,33 @@ struct kv_read {
     bool is_prefix;
 };
 
+#define MAP_NAME kv_readset
+#define MAP_KEY struct str
+#define MAP_VAL bool /* is_prefix */
+#define MAP_HASH(k) hash_str(k)
+#define MAP_EQ(a, b) str_eq(a, b)
+#include "base/map.tmpl.h"
+
+/* Distinct reads that are told apart; a template with more depends on everything in its view. */
+#define KV_READS_MAX 100000U
+
 struct kv_view {
     const struct kv *kv;
     struct str prefix; /* cut off; "/" or without a "/" at the end */
     const struct str *keys;
     size_t n_keys; /* full key prefixes, sorted, none a prefix of another: kv_view_keys */
     struct arena *a;
-    VEC(struct kv_read) reads;
+    struct kv_readset seen;    /* while rendering */
+    struct buf full;           /* scratch */
+    VEC(struct kv_read) reads; /* settled: sorted, none covered by another */
 };
 
 /* Joins prefix and each of keys, sorts them and drops those that another one covers. */
 void kv_view_keys(struct arena *a, struct str prefix, const struct str *keys, size_t n_keys,
                   const struct str **out, size_t *n_out);
 void kv_view_fini(struct kv_view *v);
+/* Begins a render: forgets what was read before. */
+void kv_view_start(struct kv_view *v);
 /* The item under a key as the view shows it, or NULL; the read is noted. */
 const struct kv_item *kv_view_get(struct kv_view *v, struct str key);
 /* Notes a full key as read. */

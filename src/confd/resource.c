@@ -345,7 +345,7 @@ int resource_parse(struct resource *r, bool again, const struct confd_options *o
 }
 
 int resource_render(struct resource *r, const struct pass *p, struct buf *out, struct err *e) {
-    vec_clear(&r->view.reads);
+    kv_view_start(&r->view);
     arena_reset(&r->render);
     r->view.kv = p->kv;
     r->view.prefix = r->prefix;
