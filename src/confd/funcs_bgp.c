@@ -39,6 +39,9 @@ static int fn_filter_funcs(FUNC_ARGS) {
         r = json_parse(value_to_str(&pair.rec[1]), &json_limits_default, c->arena, &doc, e);
         if (r < 0) {
             (void)err_wrap(e, r, "error unmarshalling JSON");
+        } else if (doc->type != J_MAP) {
+            r = err_set(e, ERR_INVALID, "error unmarshalling JSON: %.*s holds no object",
+                        STR_FMT(value_to_str(&pair.rec[0])));
         } else {
             r = bird_filter_lines(c->arena, base_of(value_to_str(&pair.rec[0])), doc, args[1].i,
                                   &lines, e);
