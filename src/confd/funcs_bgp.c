@@ -5,8 +5,7 @@
 #include "confd/calico.h"
 #include "confd/funcs.h"
 
-#include "base/log.h"
-
+#include <ctype.h>
 #include <stdio.h>
 
 static int fn_filter_name(FUNC_ARGS) {
@@ -474,15 +473,29 @@ static void set_communities(struct maker *m, struct value *rec) {
 
 /* ---- the speaker ---- */
 
+/* logSeverityScreen of the node, else of all. */
+static struct str log_setting(struct maker *m) {
+    struct str own = arena_printf(m->a, "node.%.*s", STR_FMT(m->v->node_name));
+    struct str s = jnode_str(calico_get(configuration(m, own), "logSeverityScreen"));
+    s = s.n ? s : jnode_str(calico_get(configuration(m, STR("default")), "logSeverityScreen"));
+    return s.n ? s : STR("Info");
+}
+
+static struct str lower(struct maker *m, struct str s) {
+    struct str d = arena_dup(m->a, s);
+    for (size_t i = 0; i < d.n; i++) {
+        ((char *)(uintptr_t)d.p)[i] = (char)tolower((unsigned char)d.p[i]);
+    }
+    return d;
+}
+
 static void set_speaker(struct maker *m, struct value *rec) {
     const struct bgp_conf *conf = m->v->conf;
-    static const char *const LEVELS[] = {"trace", "debug", "info", "warning", "error", "fatal"};
-    const char *level = conf->log_level == CONF_LOG_UNSET ? "info" : LEVELS[conf->log_level];
-    bool is_debug = conf->log_level == (enum log_conf_level)LOG_DEBUG ||
-                    conf->log_level == (enum log_conf_level)LOG_TRACE;
-    struct str debug = is_debug                                                  ? STR("all")
-                       : conf->log_level == (enum log_conf_level)LOG_FATAL ? STR("")
-                                                                           : STR("{ states }");
+    struct str level = log_setting(m);
+    bool is_debug = str_ieq(level, STR("Debug")) || str_ieq(level, STR("Trace"));
+    struct str debug = is_debug                                                         ? STR("all")
+                       : str_ieq(level, STR("None")) || str_ieq(level, STR("Fatal")) ? STR("")
+                                                                                       : STR("{ states }");
     struct lines problems = {0};
     SET("NodeName", value_str(m->v->node_name));
     SET("NodeIP", ip_value(m, &conf->node[BGP_V4].ip));
@@ -491,7 +504,7 @@ static void set_speaker(struct maker *m, struct value *rec) {
     SET("RouterID", value_str(dotted(m, conf->speaker.router_id)));
     SET("RRClusterID",
         value_str(conf->speaker.cluster_id ? dotted(m, conf->speaker.cluster_id) : STR("")));
-    SET("LogLevel", value_str(str_c(level)));
+    SET("LogLevel", value_str(lower(m, level)));
     SET("DebugMode", value_str(debug));
     SET("PeerDebugMode", value_str(debug));
     SET("ListenAddress", conf->bind_node_ip ? ip_value(m, &conf->node[m->version == 6].ip)
