@@ -329,10 +329,10 @@ static int redis_read(struct backend *b, struct kv *fresh, struct err *e) {
 static void subscribe(void *arg);
 
 static void sub_lost(struct redis *r, const char *why) {
+    r->ev->lost(r->arg, why); /* may be the connection's own text */
     loop_poll_free(r->poll);
     r->poll = NULL;
     drop(&r->sub);
-    r->ev->lost(r->arg, why);
     r->retry_ms = r->retry_ms ? r->retry_ms * 2 : RETRY_MIN_MS;
     r->retry_ms = r->retry_ms > RETRY_MAX_MS ? RETRY_MAX_MS : r->retry_ms;
     loop_timer_start(r->retry, r->retry_ms, 0);

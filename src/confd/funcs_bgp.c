@@ -235,9 +235,10 @@ static int set_filters(struct maker *m, const struct conf_peer *p, struct value 
                "200; }\naccept;",
                BGP_PRIORITY_BASE - normal);
     buf_printf(&out,
-               "if (defined(krt_metric)) then bgp_local_pref = %u - krt_metric;\n"
-               "else bgp_local_pref = %u;\n",
-               BGP_PRIORITY_BASE, BGP_PRIORITY_BASE - normal);
+               "bgp_local_pref = %u;\n"
+               "if (defined(krt_metric)) then { if (krt_metric > 0) then bgp_local_pref = %u - "
+               "krt_metric; }\n",
+               BGP_PRIORITY_BASE - normal, BGP_PRIORITY_BASE);
     r = r < 0 ? r : filter_calls(m, p, false, &out);
     buf_printf(&out, "calico_export_to_bgp_peers_v%d(%s);\nreject;", m->version,
                p->c.as == calico_own_as(m->v, p) ? "true" : "false");
