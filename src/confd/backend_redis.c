@@ -338,20 +338,53 @@ static void sub_lost(struct redis *r, const char *why) {
     loop_timer_start(r->retry, r->retry_ms, 0);
 }
 
+static bool is_asked_for(struct redis *r, struct str key) {
+    for (size_t i = 0; i < r->n_prefixes; i++) {
+        if (str_starts(key, r->prefixes[i])) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* A key that was written. True: told; false: it is no string (any more), read everything. */
+static bool tell_string(struct redis *r, struct str server_key) {
+    struct str key = from_server(r, server_key);
+    if (!is_asked_for(r, key)) {
+        return true;
+    }
+    redisReply *rp = r->c ? redisCommand(r->c, "GET %b", server_key.p, server_key.n) : NULL;
+    bool is_string = rp && rp->type == REDIS_REPLY_STRING;
+    if (is_string) {
+        r->ev->change(r->arg, key, text_of(rp));
+    } else if (!rp) {
+        drop(&r->c);
+    }
+    freeReplyObject(rp);
+    return is_string;
+}
+
 static void on_message(void *arg, unsigned events MG_UNUSED) {
     struct redis *r = arg;
     void *p = NULL;
-    bool is_new = false;
+    bool is_stale = false;
     if (redisBufferRead(r->sub) != REDIS_OK) {
         sub_lost(r, r->sub->errstr);
         return;
     }
-    while (redisGetReplyFromReader(r->sub, &p) == REDIS_OK && p) {
+    for (size_t n = 0; redisGetReplyFromReader(r->sub, &p) == REDIS_OK && p; n++) {
+        /* "pmessage", pattern, "__keyspace@DB__:KEY", what was done */
         const redisReply *rp = p;
-        is_new = is_new || (rp->type == REDIS_REPLY_ARRAY && rp->elements == 4);
+        if (rp->type == REDIS_REPLY_ARRAY && rp->elements == 4 && !is_stale) {
+            struct str key = text_of(rp->element[2]);
+            ptrdiff_t colon = str_find(key, ':', 0);
+            is_stale = colon < 0 || n > SCAN_COUNT ||
+                       !tell_string(r, str_sub(key, (size_t)colon + 1, key.n));
+        }
         freeReplyObject(p);
     }
-    if (is_new) {
+    arena_reset(&r->scratch);
+    if (is_stale) {
         r->ev->stale(r->arg);
     }
 }

@@ -10,6 +10,7 @@
 #include <pthread.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
+#define THREADED /* the calls that block */
 #include <zookeeper/zookeeper.h>
 
 enum {

@@ -213,7 +213,8 @@ def scenario(lab, agent, birds, tor):
         assert prefix in seen, seen
     assert '(64512,7)' in seen, seen
     assert '10.80.1.1/32' not in seen, seen
-    wait_for('10.98.0.0/16 on n2', lambda: '10.98.0.0/16' in birds['n2'].routes())
+    wait_for('10.98.0.0/16 on n1', lambda: '10.98.0.0/16' in birds['n1'].routes())
+    assert '10.98.0.0/16' not in birds['n2'].routes(), 'only pools and services are passed on'
     assert '10.99.0.0/16' not in birds['n1'].routes(), 'the import filter let 10.99.0.0/16 in'
 
     before = {name: bird.sessions() for name, bird in birds.items()}
