@@ -2,6 +2,7 @@
  */
 #include "cli/cli.h"
 
+#include "confd/confd.h"
 #include "controllers/controllers.h"
 #include "node/node.h"
 #include "policy/selector.h"
@@ -35,6 +36,7 @@ const struct cli_command cli_commands[] = {
      "  ENABLED_CONTROLLERS=node,policy,namespace margay controllers \\\n"
      "    --datastore etcd:https://10.0.0.1:2379 --source kubernetes:/etc/kubernetes/admin.conf\n",
      controllers_main},
+    {"confd", "[FLAGS]", "keep files rendered from templates and a datastore", NULL, confd_main},
     {"apply", "-f FILE|DIR|-", "create objects or change them to what a file says",
      FILE_FLAGS "  --dry-run=client  check the documents, without a store\n\n"
                 "Each document stands alone: a bad one is reported with file, line and field, the\n"
