@@ -55,3 +55,4 @@ struct store_driver {
 extern const struct store_driver store_sqlite;
 extern const struct store_driver store_agent;
 extern const struct store_driver store_etcd;
+extern const struct store_driver store_kube;
