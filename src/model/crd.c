@@ -434,3 +434,33 @@ bool crd_print(struct str plural, struct buf *b) {
     }
     return false;
 }
+
+/* ---- what is not written ---- */
+
+static void omit_empty(const struct schema *s, struct jnode *map) {
+    size_t hint = 0;
+    for (struct jnode *it = map->child, *next; it; it = next) {
+        next = it->next;
+        int i = schema_find(s, it->key, &hint);
+        const struct field *f = i >= 0 ? &s->fields[i] : NULL;
+        bool is_text = f && (f->type == F_STR || f->type == F_NET);
+        if (it->type == J_NULL ||
+            (it->type == J_STR && it->s.n == 0 && is_text && !(f->flags & FF_REQUIRED))) {
+            (void)jnode_del(map, it->key);
+        } else if (f && f->type == F_OBJ && it->type == J_MAP) {
+            omit_empty(f->sub, it);
+        } else if (f && f->type == F_OBJS && it->type == J_LIST) {
+            jnode_each (item, it) {
+                if (item->type == J_MAP) {
+                    omit_empty(f->sub, item);
+                }
+            }
+        }
+    }
+}
+
+void kind_omit_empty(const struct kind *k, struct jnode *spec) {
+    if (k->def->spec && spec && spec->type == J_MAP) {
+        omit_empty(k->def->spec, spec);
+    }
+}

@@ -196,3 +196,6 @@ void kind_print_docs(const struct kind *k, struct buf *b);
 const char *crd_plural(size_t i);
 /* One as YAML, appended; false when there is none of that name. */
 bool crd_print(struct str plural, struct buf *b);
+/* Takes nulls and empty texts out of a spec where they stand for "not given", as Calico's client does
+ * before it writes: some API servers refuse them. */
+void kind_omit_empty(const struct kind *k, struct jnode *spec);

@@ -151,7 +151,8 @@ static int create(struct put *p) {
             continue;
         }
         if (r == ERR_NOT_FOUND) { /* of the namespace, or of the kind: nothing to create in */
-            return err_set(p->e, ERR_INVALID, "%s", p->e ? p->e->msg : "");
+            p->e->code = ERR_INVALID;
+            return ERR_INVALID;
         }
         if (r != ERR_EXISTS || !is_ipam(&p->at) || i == TRIES) {
             return r;

@@ -370,6 +370,7 @@ int kube_write_crd(const struct kube_at *at, const struct jnode *value, struct a
             jnode_set(a, o, n->key, jnode_copy(a, n));
         }
     }
+    kind_omit_empty(&model_kinds[v->kind], jnode_getc(o, "spec"));
     fix_spec(v, o, true, a);
     *out = o;
     return 0;
