@@ -1,5 +1,5 @@
-/* A store's driver from the command line, for tests: what a call answered, or what following told, as
- * lines of JSON.
+/* A store's driver from the command line, for tests: what a call answered, or what following told,
+ * as lines of JSON.
  *
  *   store_tool URL get SPACE KEY
  *   store_tool URL list SPACE PREFIX
@@ -64,7 +64,8 @@ static void say(const char *event, struct str scope, uint64_t revision) {
 
 static int say_end(int code, const struct err *e, uint64_t revision) {
     struct buf b = BUF_INIT(1 << 20);
-    buf_printf(&b, "{\"event\":\"end\",\"code\":\"%s\",\"message\":", code < 0 ? err_name(code) : "");
+    buf_printf(&b,
+               "{\"event\":\"end\",\"code\":\"%s\",\"message\":", code < 0 ? err_name(code) : "");
     json_quote(&b, str_c(code < 0 ? e->msg : ""));
     buf_printf(&b, ",\"revision\":%" PRIu64 "}", revision);
     put_line(&b);

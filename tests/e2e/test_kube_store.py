@@ -20,7 +20,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 from cluster import Etcd, KubeApiserver, wait_until  # noqa: E402
 
-POOR_TOKEN = 'poor-token'
+POOR_TOKEN, FIRST_TOKEN, SECOND_TOKEN = 'poor-token', 'first-token', 'second-token'
 V3, V1 = 'projectcalico.org/v3', 'crd.projectcalico.org/v1'
 NOTE = 'projectcalico.org/metadata'
 POD = {'apiVersion': 'v1', 'kind': 'Pod', 'metadata': {'name': 'web-7', 'namespace': 'default',
@@ -343,19 +343,15 @@ def test_restart(api, tool_of):
     """The server goes and comes back, with another token: nothing is told twice or taken back."""
     folder = pathlib.Path(tempfile.mkdtemp())
     token = folder / 'token'
-    token.write_text('first-token', encoding='utf-8')
-    api.users['first-token'] = ('margay-admin', 'system:masters')
-    api.stop()
-    api.start()
+    token.write_text(FIRST_TOKEN, encoding='utf-8')
     tool = tool_of(api.url(token_file=token, name='kubeconfig-token'))
     with tool.stream('follow', 'r') as stream:
         stream.event('in_sync')
         start = len(stream.lines)
-        del api.users['first-token']
-        api.users['second-token'] = ('margay-admin', 'system:masters')
+        api.users[SECOND_TOKEN] = api.users.pop(FIRST_TOKEN)
         api.stop(kill=True)
         stream.event('lost', start)
-        token.write_text('second-token', encoding='utf-8')
+        token.write_text(SECOND_TOKEN, encoding='utf-8')
         api.start()
         began = time.monotonic()
         stream.event('connected', start)
@@ -369,7 +365,7 @@ def test_restart(api, tool_of):
 
 
 def run_all(api, program, model_tests):
-    """Everything, on a server that has been started with a user POOR_TOKEN."""
+    """Everything, on a server that has been started with POOR_TOKEN and FIRST_TOKEN."""
     tool = Tool(program, api.url())
 
     def tool_of(url):
@@ -391,7 +387,8 @@ def run_all(api, program, model_tests):
 
 
 def main(program, *model_tests):
-    with Etcd() as etcd, KubeApiserver(etcd, users={POOR_TOKEN: ('poor', 'nobody')}) as api:
+    users = {POOR_TOKEN: ('poor', 'nobody'), FIRST_TOKEN: ('agent', 'system:masters')}
+    with Etcd() as etcd, KubeApiserver(etcd, users=users) as api:
         run_all(api, program, model_tests)
     return 0
 
