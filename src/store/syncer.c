@@ -330,6 +330,20 @@ static void on_follow_snapshot(void *arg, struct str scope) {
     (void)scope_begin(arg, scope);
 }
 
+/* What is passed on stays; the values decide what is news, as no revision is old any more. */
+static void on_follow_reset(void *arg, struct str prefix) {
+    struct syncer *y = arg;
+    struct scope *c = scope_begin(y, prefix);
+    size_t i = 0;
+    struct known **v;
+    c->position = 0;
+    while (knowntab_next(&y->known, &i, NULL, &v)) {
+        if (str_starts(keytext_view(&(*v)->key), c->prefix)) {
+            (*v)->revision = 0;
+        }
+    }
+}
+
 static void on_follow_item(void *arg, const struct store_item *it) {
     struct syncer *y = arg;
     enter(y);
@@ -373,6 +387,7 @@ static void on_follow_connected(void *arg, bool is_connected, const char *why) {
 
 static int start_following(struct syncer *y, struct err *e) {
     static const struct store_follow_ops ops = {.on_snapshot = on_follow_snapshot,
+                                                .on_reset = on_follow_reset,
                                                 .on_item = on_follow_item,
                                                 .on_snapshot_end = on_follow_snapshot_end,
                                                 .on_progress = on_follow_progress,

@@ -28,7 +28,7 @@ from lab import CommandFailed
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-START_TIMEOUT = 90
+START_TIMEOUT = 240
 ENDS_WITHIN = 20
 COMMAND_TIMEOUT = 120
 ADMIN_TOKEN = 'token-of-the-administrator'

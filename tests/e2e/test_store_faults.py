@@ -289,8 +289,8 @@ FAULTS = {
     'etcd-below-killed': Fault(lambda s: s.etcd.stop(kill=True), lambda s: s.etcd.start(),
                                writes=False, within=20, stores=('kubernetes',)),
 }
-QUICK = {'etcd': ['killed', 'forgotten', 'reset', 'late-2s', 'black-hole'],
-         'kubernetes': ['forgotten', 'truncated', 'token-changed']}
+QUICK = {'etcd': ['killed', 'forgotten', 'black-hole'],
+         'kubernetes': ['forgotten', 'token-changed']}
 
 
 def measure_idleness(scene):

@@ -371,7 +371,7 @@ static void lose_and_return(const char *disturb, bool has_changes) {
         if (has_changes) {
             require_equal(l, &m);
         }
-        (void)run_until(l, never, &m, 1500);
+        (void)run_until(l, never, &m, 600);
         assert_true(is_equal(&m) && m.is_connected);
         assert_true(has_changes || m.told == told); /* no flap: nothing changed, nothing told */
         memset(m.want[1], 0, TEXT);
