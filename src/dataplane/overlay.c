@@ -3,6 +3,7 @@
 #include "dataplane/overlay.h"
 
 #include "base/clock.h"
+#include "base/fd.h"
 #include "base/hash.h"
 #include "base/log.h"
 #include "base/vec.h"
@@ -169,6 +170,17 @@ static bool is_right(const struct overlay *o, const struct path_route *p, const 
 
 /* ---- devices ---- */
 
+static void note_carrier(struct overlay *o, int index) {
+    for (size_t i = 0; i < o->carriers.n; i++) {
+        if (o->carriers.p[i].index == index) {
+            return;
+        }
+    }
+    if (index && index != o->dev[0].index && index != o->dev[1].index) {
+        vec_push(&o->carriers, (struct carrier){index, true});
+    }
+}
+
 static int parent_of(struct overlay *o, const struct ip46 *local, int *index, uint32_t *mtu,
                      struct err *e);
 
@@ -314,6 +326,7 @@ static int parent_of(struct overlay *o, const struct ip46 *local, int *index, ui
     if (r == 0) {
         *index = l.index;
         *mtu = link.mtu;
+        note_carrier(o, l.index);
     }
     return r;
 }
@@ -421,17 +434,6 @@ static uint64_t mac_key(const uint8_t mac[6], bool is_v6) {
     uint64_t v = is_v6;
     memcpy((char *)&v + 2, mac, 6);
     return v;
-}
-
-static void note_carrier(struct overlay *o, int index) {
-    for (size_t i = 0; i < o->carriers.n; i++) {
-        if (o->carriers.p[i].index == index) {
-            return;
-        }
-    }
-    if (index && index != o->dev[0].index && index != o->dev[1].index) {
-        vec_push(&o->carriers, (struct carrier){index, true});
-    }
 }
 
 static int on_route_seen(void *arg, const struct route *r) {
@@ -554,6 +556,44 @@ static int sync_all(struct overlay *o, struct err *e) {
     return r;
 }
 
+/* A setting of the kernel that is not yet as it must be. */
+static int set_sysctl(struct overlay *o, const char *path, const char *want, struct err *e) {
+    MG_CLEANUP(buf_fini) struct buf b = BUF_INIT(64);
+    int r = file_read(-1, path, &b, 32);
+    if (r == 0 && b.n && b.p[0] == want[0]) {
+        return 0;
+    }
+    r = sysctl_write(path, want);
+    o->stats.writes++;
+    return r < 0 ? err_set(e, r, "writing %s to %s: %s", want, path, err_name(r)) : 0;
+}
+
+/* Packets of other nodes come in by the uplink: without forwarding they end here. */
+static int forward(struct overlay *o, struct err *e) {
+    bool has[2] = {false, false};
+    struct droute *d;
+    char path[128], name[IF_NAMESIZE];
+    for (size_t i = 0; droutes_next(&o->routes, &i, NULL, &d);) {
+        has[family_of(&d->r.dst.ip)] |= d->r.kind != PATH_TO_NOWHERE;
+    }
+    int r = has[0] ? set_sysctl(o, "/proc/sys/net/ipv4/ip_forward", "1", e) : 0;
+    if (r < 0 || !has[1]) {
+        return r;
+    }
+    /* A router takes no advertisements unless told so: the host must not lose its own routes. */
+    for (size_t i = 0; i < o->carriers.n; i++) {
+        MG_CLEANUP(buf_fini) struct buf b = BUF_INIT(64);
+        if (!if_indextoname((unsigned)o->carriers.p[i].index, name)) {
+            continue;
+        }
+        (void)snprintf(path, sizeof(path), "/proc/sys/net/ipv6/conf/%s/accept_ra", name);
+        if (file_read(-1, path, &b, 32) == 0 && b.n && b.p[0] == '1') {
+            (void)!sysctl_write(path, "2"); /* without it the host's advertised routes expire */
+        }
+    }
+    return set_sysctl(o, "/proc/sys/net/ipv6/conf/all/forwarding", "1", e);
+}
+
 static void check_later(struct overlay *o, int64_t ms) {
     if (!o->is_timing) {
         o->is_timing = true;
@@ -566,9 +606,11 @@ int overlay_flush(struct overlay *o, struct err *e) {
     if (o->wants_sync || !o->has_synced) {
         o->wants_sync = false;
         r = sync_all(o, e);
+        r = r < 0 ? r : forward(o, e);
         o->has_synced = true;
     } else if (o->dirty_routes.n || o->dirty_vteps.n || o->gone_routes.n || o->gone_vteps.n) {
         r = write_changes(o, e);
+        r = r < 0 ? r : forward(o, e);
     }
     if (r < 0 || o->wants_sync) {
         o->wants_sync = true;
@@ -679,6 +721,15 @@ static void on_neigh(void *arg, const struct neigh *n, bool is_gone) {
     }
 }
 
+static void on_netconf(void *arg, const struct nl_netconf *c) {
+    struct overlay *o = arg;
+    for (size_t i = 0; i < o->carriers.n; i++) {
+        if (c->index == o->carriers.p[i].index && c->forwarding == 0) {
+            disturbed(o);
+        }
+    }
+}
+
 static void on_resync(void *arg) {
     disturbed(arg);
 }
@@ -688,6 +739,7 @@ struct overlay *overlay_new(struct loop *l, bool has_bgp, struct err *e) {
                                               .on_addr = on_addr,
                                               .on_route = on_route,
                                               .on_neigh = on_neigh,
+                                              .on_netconf = on_netconf,
                                               .on_resync = on_resync};
     struct overlay *o = calloc(1, sizeof(*o));
     mg_assert(o != NULL);

@@ -126,6 +126,12 @@ void path_vxlan_mac(struct str node, enum ip_family family, uint8_t mac[6]) {
     memcpy(mac + 1, digest, 5);
 }
 
+void path_node_mac(struct str text, struct str node, enum ip_family family, uint8_t mac[6]) {
+    if (mac_parse(text, mac) < 0) {
+        path_vxlan_mac(node, family, mac);
+    }
+}
+
 /* ---- what is ---- */
 
 static void touch_block(struct paths *p, struct pblock *b) {

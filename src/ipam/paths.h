@@ -87,3 +87,5 @@ void paths_stats(const struct paths *p, struct paths_stats *out);
 /* The MAC address that a node's VXLAN device has unless its Node says another: 0x66 and the first
  * five bytes of SHA-1 of the name (IPv6: name-v6). */
 void path_vxlan_mac(struct str node, enum ip_family family, uint8_t mac[6]);
+/* The one that text says; of the name if it is none. */
+void path_node_mac(struct str text, struct str node, enum ip_family family, uint8_t mac[6]);

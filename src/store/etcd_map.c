@@ -63,6 +63,9 @@ static struct str space_path(struct str space, struct arena *a) {
     if (str_is(space, STORE_SPACE_IPAM) || str_is(space, STORE_SPACE_CALICO)) {
         return STR("/calico");
     }
+    if (str_is(space, STORE_SPACE_RAW)) {
+        return STR("");
+    }
     return join3(a, STR("/margay/"), space, STR("/"));
 }
 

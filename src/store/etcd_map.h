@@ -5,6 +5,7 @@
  *               GROUP is "core" for the kinds of v1, which Calico itself keeps elsewhere
  *     space i   /ipam/v2/…           /calico/ipam/v2/…
  *     space c   /felix/v2/…          /calico/felix/v2/…   (any key of Calico's; no values change)
+ *     space raw KEY                  KEY                  (whatever it is; values as they are)
  *     others    KEY                  /margay/SPACE/KEY
  *
  * The mapping is one to one. Policies of Calico's early versions stand at "default.NAME": their
@@ -17,6 +18,8 @@
 /* Items of Calico's that are neither resources nor addresses: keys below /calico, with the slash.
  */
 #define STORE_SPACE_CALICO "c"
+/* etcd's own keys: for readers of what is not ours (confd). */
+#define STORE_SPACE_RAW "raw"
 
 /* ERR_INVALID: no such kind, or not the form that the space's keys have. In the arena. */
 MG_NODISCARD int etcd_key_of(struct store_key k, struct arena *a, struct str *out, struct err *e);

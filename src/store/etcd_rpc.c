@@ -66,6 +66,7 @@ int etcd_cluster_new(struct loop *l, const struct etcd_options *o, struct etcd_c
                                  .connect_timeout_ms = ETCD_CONNECT_MS,
                                  .ping_interval_ms = ETCD_PING_MS,
                                  .ping_timeout_ms = ETCD_PONG_MS,
+                                 .is_insecure = o->is_insecure,
                                  .what = "etcd"};
         int r = http_client_new(l, &h, &c->member[i].http, e);
         if (r < 0) {

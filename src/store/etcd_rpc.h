@@ -24,6 +24,7 @@ struct etcd_options {
     struct str member[ETCD_MEMBERS_MAX]; /* "http://HOST:PORT" */
     struct str ca_file, ca_pem, cert_file, cert_pem, key_file, key_pem;
     struct str user, password;
+    bool is_insecure; /* any server certificate will do */
 };
 /* rest: the datastore's URL behind "etcd:". Fields of *out live in out->mem; on failure too. */
 MG_NODISCARD int etcd_options_read(struct str rest, struct etcd_options *out, struct err *e);

@@ -42,6 +42,10 @@ static int read_query(struct etcd_options *o, struct str query, struct err *e) {
                  {"password", &o->password}};
     while (query.p) {
         struct str value = str_cut(&query, '&'), name = str_cut(&value, '=');
+        if (str_is(name, "insecure") && str_is(value, "true")) {
+            o->is_insecure = true;
+            continue;
+        }
         size_t i = 0;
         while (i < ARRAY_LEN(known) && !str_is(name, known[i].name)) {
             i++;
@@ -49,7 +53,7 @@ static int read_query(struct etcd_options *o, struct str query, struct err *e) {
         if (i == ARRAY_LEN(known) || !value.n) {
             return err_set(e, ERR_INVALID,
                            "etcd: URL parameter \"%.*s\": allowed are ca=FILE, cert=FILE, "
-                           "key=FILE, user=NAME and password=TEXT",
+                           "key=FILE, user=NAME, password=TEXT and insecure=true",
                            STR_FMT(name));
         }
         char *p = arena_alloc(&o->mem, value.n + 1);

@@ -279,6 +279,7 @@ static void t_overlay__tampering__undone(void **state MG_UNUSED) {
         "ip route add 10.66.0.0/16 via 192.0.2.77 proto 80",
         "ip link set eth0 down && ip link set eth0 up",
         "ip neigh del 10.9.0.1 dev vxlan.calico",
+        "sysctl -qw net.ipv4.ip_forward=0",
     };
     struct world w = {.has_dev = {true, false}};
     set_device(o, 0, true);
@@ -301,6 +302,7 @@ static void t_overlay__tampering__undone(void **state MG_UNUSED) {
         until_repaired(&w, s.repairs + 1);
     }
     sh("ip -j neigh show dev vxlan.calico | grep -q 10.9.0.1");
+    sh("test $(sysctl -n net.ipv4.ip_forward) = 1");
     sh("bridge fdb show dev vxlan.calico | grep -q 'dst 192.0.2.1'");
 }
 
