@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 
+#define IPAM_BLOCKS "/ipam/v2/assignment/"
 enum { COLLECT_TICK_MS = 1000, STATUS_TICK_MS = 10000 };
 
 /* ---- the pump ---- */
@@ -323,12 +324,13 @@ static void on_connected(void *arg, bool is_connected, const char *why) {
 }
 
 static int start_feed(struct engine *x, enum feed id, struct store *s, const char *space,
-                      struct err *e) {
+                      const char *key, struct err *e) {
     static const struct syncer_ops ops = {on_item, on_in_sync, on_batch_end, on_connected};
     struct feed_state *f = &x->feeds[id];
     f->x = x;
     f->id = id;
-    return syncer_start(s, x->loop, str_c(space), &ops, f, &f->syncer, e);
+    return syncer_start(s, x->loop, (struct store_key){str_c(space), str_c(key)}, &ops, f,
+                        &f->syncer, e);
 }
 
 /* ---- life ---- */
@@ -366,13 +368,13 @@ int engine_new(struct loop *l, const struct engine_options *o, struct engine **o
         x->leader = leader_new(l, o->stores.election, str_c(x->identity), on_leader, x);
         loop_timer_start(x->collect, COLLECT_TICK_MS, COLLECT_TICK_MS);
         loop_timer_start(x->status, 0, STATUS_TICK_MS);
-        r = start_feed(x, FEED_TARGET, o->stores.target, STORE_SPACE_RESOURCES, e);
+        r = start_feed(x, FEED_TARGET, o->stores.target, STORE_SPACE_RESOURCES, "", e);
     }
     if (r == 0) {
-        r = start_feed(x, FEED_IPAM, o->stores.target, STORE_SPACE_IPAM, e);
+        r = start_feed(x, FEED_IPAM, o->stores.target, STORE_SPACE_IPAM, IPAM_BLOCKS, e);
     }
     if (r == 0 && x->is_two) {
-        r = start_feed(x, FEED_SOURCE, o->stores.source, STORE_SPACE_RESOURCES, e);
+        r = start_feed(x, FEED_SOURCE, o->stores.source, STORE_SPACE_RESOURCES, "", e);
     }
     if (r < 0) {
         engine_free(x);
