@@ -134,8 +134,7 @@ static void release_handle(void *arg, struct str handle) {
 static void release_block(void *arg, struct str node, const struct prefix *cidr) {
     struct arena a = {.first_bytes = 512};
     char text[IP_TEXT_MAX];
-    engine_ask(arg, JOB_BLOCK,
-               arena_printf(&a, "%.*s %s", STR_FMT(node), prefix_text(cidr, text)));
+    engine_ask(arg, JOB_BLOCK, arena_printf(&a, "%.*s %s", STR_FMT(node), prefix_text(cidr, text)));
     arena_fini(&a);
 }
 static void release_node(void *arg, struct str node) {
@@ -266,8 +265,7 @@ int engine_configure(struct engine *x, const struct jnode *spec, struct err *e) 
     struct run_config c;
     struct jnode *status;
     spec = spec ? spec : config_default_spec(&a);
-    int r =
-        config_merge(spec, x->o.env, x->o.env_arg, x->o.is_kubernetes, &a, &c, &status, e);
+    int r = config_merge(spec, x->o.env, x->o.env_arg, x->o.is_kubernetes, &a, &c, &status, e);
     if (r < 0) {
         arena_fini(&a);
         return r;
@@ -344,8 +342,7 @@ static int check_environment(struct engine *x, struct err *e) {
     return r;
 }
 
-int engine_new(struct loop *l, const struct engine_options *o, struct engine **out,
-               struct err *e) {
+int engine_new(struct loop *l, const struct engine_options *o, struct engine **out, struct err *e) {
     struct engine *x = calloc(1, sizeof(*x));
     mg_assert(x != NULL);
     x->loop = l;

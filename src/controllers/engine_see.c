@@ -1,5 +1,5 @@
-/* Items become facts; facts that differ from what should be become keys of the queue. Before all is in
- * sync, and while another controller works, facts are kept and nothing is asked for. */
+/* Items become facts; facts that differ from what should be become keys of the queue. Before all is
+ * in sync, and while another controller works, facts are kept and nothing is asked for. */
 #include "controllers/engine_int.h"
 
 #include "base/log.h"

@@ -350,7 +350,8 @@ static void release_nodes(struct passing *p, const struct gc_ops *ops, void *arg
 }
 
 static int block_cmp(const void *x, const void *y) {
-    return prefix_cmp(&(*(struct block_rec *const *)x)->cidr, &(*(struct block_rec *const *)y)->cidr);
+    return prefix_cmp(&(*(struct block_rec *const *)x)->cidr,
+                      &(*(struct block_rec *const *)y)->cidr);
 }
 
 /* Empty for the whole grace, and not the node's last. */

@@ -80,7 +80,8 @@ static const struct hep_wanted *find(hep_list l, struct str name) {
 static bool is_as_wanted(const struct jnode *doc, const struct hep_wanted *w) {
     return convert_same(jnode_getc(doc, "spec"), w->spec) &&
            convert_same(jnode_path(doc, "metadata.labels"), w->labels) &&
-           (!w->annotations || convert_same(jnode_path(doc, "metadata.annotations"), w->annotations));
+           (!w->annotations ||
+            convert_same(jnode_path(doc, "metadata.annotations"), w->annotations));
 }
 
 static int hep_once(struct store *target, struct str name, struct str node_name,
