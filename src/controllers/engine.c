@@ -223,7 +223,7 @@ static void serve(struct engine *x) {
     health_free(x->http);
     x->http = NULL;
     x->http_port = port;
-    struct err e;
+    struct err e = {.code = 0};
     unsigned pages = HEALTH_METRICS | (x->config.is_health_enabled ? HEALTH_PROBES : 0U);
     if (port && health_new(x->loop, STR(""), port, pages, &ops, x, &x->http, &e) < 0) {
         LOG_E("controllers", "metrics_not_served", "error=%s", log_quote(str_c(e.msg)));
@@ -300,7 +300,7 @@ static void on_item(void *arg, const struct store_item *it) {
 static void on_in_sync(void *arg) {
     struct feed_state *f = arg;
     struct engine *x = f->x;
-    struct err e;
+    struct err e = {.code = 0};
     f->is_in_sync = true;
     if (f->id == FEED_TARGET && !x->has_config) {
         if (x->config_status == NULL && engine_configure(x, NULL, &e) < 0) {

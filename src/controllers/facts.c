@@ -221,7 +221,8 @@ void facts_pod(struct facts *f, struct str ns, struct str name, const struct jno
         struct str node = jnode_str(jnode_path(doc, "spec.nodeName"));
         r = rec_new(key);
         r->a = keep(node.p ? node : STR(""));
-        keep_ips(r, ips, facts_pod_ips(doc, ips, IPS_MAX));
+        size_t n_ips = facts_pod_ips(doc, ips, IPS_MAX);
+        keep_ips(r, ips, n_ips);
         r->shape = shape_of_pod(doc);
     }
     replace(&f->pods, &f->users, key, r);

@@ -127,7 +127,7 @@ static void on_signal(void *arg, int signum) {
 static int run(const struct options *o) {
     struct opened x = {{NULL, NULL, NULL, NULL, NULL}};
     struct engine_options eo = {.env = real_env, .has_http = true};
-    struct err e;
+    struct err e = {.code = 0};
     char host[256] = "controllers", uid[UUID_TEXT], identity[512];
     (void)gethostname(host, sizeof(host) - 1);
     uuid_v4(uid);

@@ -68,10 +68,10 @@ int node_sync(struct store *source, struct store *target, struct str name, bool 
 
 /* ---- host endpoints ---- */
 
-static const struct hep_wanted *find(hep_list l, struct str name) {
-    for (size_t i = 0; i < l.n; i++) {
-        if (str_eq(l.p[i].name, name)) {
-            return &l.p[i];
+static const struct hep_wanted *find(const hep_list *l, struct str name) {
+    for (size_t i = 0; i < l->n; i++) {
+        if (str_eq(l->p[i].name, name)) {
+            return &l->p[i];
         }
     }
     return NULL;
@@ -99,7 +99,7 @@ static int hep_once(struct store *target, struct str name, struct str node_name,
     if (node.doc) {
         wanted = convert_heps(node.doc, config, a);
     }
-    const struct hep_wanted *w = find(wanted, name);
+    const struct hep_wanted *w = find(&wanted, name);
     if (!w) {
         return hep.doc ? stored_delete(target, K_HOST_ENDPOINT, STR(""), name, hep.revision, e) : 0;
     }

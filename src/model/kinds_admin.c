@@ -290,7 +290,7 @@ static const struct field F_LEASE[] = {
     {ROW("renewTime", F_STR, "when it was renewed last")},
     {ROW("leaseTransitions", F_INT, "how often the holder has changed")},
 };
-static const struct schema S_LEASE = {.name = "LeaseSpec", FIELDS(F_LEASE)};
+static const struct schema S_LEASE = {OPEN("LeaseSpec", F_LEASE)};
 const struct kind_def def_lease = {
     .spec = &S_LEASE,
     .doc = "Who of several does a work that only one may do: kube-system/margay-controllers is the "
