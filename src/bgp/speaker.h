@@ -260,7 +260,7 @@ struct local_route {
 /* A prefix that we announce ourselves; one for each source and prefix. It takes part in the
  * decision (before all learned ones, unless its local preference is lower) and never reaches
  * ops.route as a hop: where it wins, n_hops is 0. */
-void speaker_originate(struct speaker *s, const struct local_route *r, int64_t now);
+void speaker_originate(struct speaker *s, const struct local_route *l, int64_t now);
 /* False: there was none. */
 bool speaker_withdraw(struct speaker *s, const struct prefix *p, enum route_source source,
                       int64_t now);

@@ -130,7 +130,7 @@ struct group_key {
     bool is_ibgp, is_confed, is_client, is_rs, as4, extended, addpath, v4_over_v6, has_llgr;
     bool remove_private, blocks_all;
     uint8_t addpath_max, next_hop, role;
-    uint32_t local_as, cluster_id, remote_as; /* remote_as: 0 unless it matters */
+    uint32_t local_as, cluster_id;
     struct ip46 self, self_link_local;
 };
 
@@ -173,7 +173,8 @@ struct speaker {
     struct nexthops *hops;
     struct rib rib[BGP_N_FAMILIES];
     struct pool routes, outs;
-    VEC(struct group *) groups; /* by id; NULL where free */
+    VEC(struct group *) groups;       /* by id; NULL where free */
+    unsigned n_picky[BGP_N_FAMILIES]; /* groups that look at more than the best path */
     uint32_t walk_at[BGP_N_FAMILIES];
     uint32_t decide_left[BGP_N_FAMILIES]; /* decisions to be taken anew */
     bool is_deferring, is_walking;
@@ -213,7 +214,7 @@ int64_t jitter(struct speaker *s, int64_t t);
 void tell(struct speaker *s, const struct speaker_event *e);
 
 /* session.c */
-struct conn *conn_of(const struct speaker *s, uint32_t id, struct peer **p);
+struct conn *conn_of(const struct speaker *s, uint32_t id, struct peer **out);
 void conn_push(struct speaker *s, struct peer *p, struct conn *c, struct chunk *take_chunk);
 void conn_push_buf(struct speaker *s, struct peer *p, struct conn *c, const struct buf *b);
 void conn_wake(struct speaker *s, struct conn *c);
@@ -309,6 +310,9 @@ bool route_is_usable(const struct speaker *s, const struct route *r);
 int route_compare(const struct speaker *s, const struct route *a, const struct route *b,
                   enum decide_step *step);
 void decide(struct speaker *s, enum bgp_family f, uint32_t node);
+/* r came newly, and becomes none that anybody is told of, nor changes who else does. */
+bool decide_needless(const struct speaker *s, enum bgp_family f, const struct rib_node *n,
+                     const struct route *r);
 uint32_t route_local_pref(const struct speaker *s, const struct route *r);
 
 /* export.c */
