@@ -58,7 +58,8 @@ static struct group *find_group(struct speaker *s, const struct group_key *k,
                                 const struct bgp_filter *filter) {
     for (size_t i = 0; i < s->groups.n; i++) {
         struct group *g = s->groups.p[i];
-        if (g && memcmp(&g->key, k, sizeof(*k)) == 0 && bgp_filter_eq(g->filter, filter)) {
+        if (g && g->n_chans && memcmp(&g->key, k, sizeof(*k)) == 0 &&
+            bgp_filter_eq(g->filter, filter)) {
             return g;
         }
     }
@@ -118,11 +119,18 @@ void group_leave(struct speaker *s, struct peer *p, enum bgp_family f) {
     p->chan[f].group = NULL;
     if (--g->n_chans == 0) {
         group_drop_cache(s, g);
-        out_free_group(s, g);
-        bgp_filter_unref(g->filter);
-        s->groups.p[g->id] = NULL;
-        free(g);
+        s->is_walking = true; /* its list goes in slices */
     }
+}
+
+bool group_bury(struct speaker *s, struct group *g, unsigned max) {
+    if (!out_free_some(s, g, max)) {
+        return false;
+    }
+    bgp_filter_unref(g->filter);
+    s->groups.p[g->id] = NULL;
+    free(g);
+    return true;
 }
 
 /* ---- may it go? ---- */
@@ -472,6 +480,9 @@ static void update_paths(struct speaker *s, struct group *g, uint32_t node,
 
 void group_update(struct speaker *s, struct group *g, uint32_t node, bool is_best_new) {
     struct rib_node *n = rib_at(&s->rib[g->key.family], node);
+    if (!g->n_chans) {
+        return; /* it is on its way out */
+    }
     if (g->key.addpath) {
         update_paths(s, g, node, n);
     } else if (is_best_new || g->key.is_rs) {

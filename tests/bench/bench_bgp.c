@@ -80,14 +80,14 @@ static uint64_t drain(struct speaker *s, uint32_t conn, unsigned *prefixes) {
 static void establish(struct speaker *s, unsigned i) {
     char name[16];
     (void)snprintf(name, sizeof(name), "p%u", i);
-    struct peer_config c = {.name = str_c(name),
-                            .address = {.family = IP_V4, .b = {10, 0, (uint8_t)(i >> 8),
-                                                               (uint8_t)i}},
-                            .as = 65000 + i,
-                            .is_passive = true,
-                            .role = BGP_ROLE_NONE,
-                            .gr = GR_DISABLED,
-                            .family = {{.is_enabled = true}, {.is_enabled = true}}};
+    struct peer_config c = {
+        .name = str_c(name),
+        .address = {.family = IP_V4, .b = {10, 0, (uint8_t)(i >> 8), (uint8_t)i}},
+        .as = 65000 + i,
+        .is_passive = true,
+        .role = BGP_ROLE_NONE,
+        .gr = GR_DISABLED,
+        .family = {{.is_enabled = true}, {.is_enabled = true}}};
     struct ip46 local = {.family = IP_V4, .b = {10, 0, 255, 1}};
     (void)speaker_peer_set(s, &c, 1);
     uint32_t conn = speaker_accept(s, &c.address, &local, 0, 1);

@@ -29,7 +29,7 @@ class Interop(unittest.TestCase):
         ours = Margay(self.fabric, 'ours', 65001)
         bird = Bird(self.fabric, 'bird', 65002)
         nets = prefixes(N_ROUTES)
-        six = [f'2001:db8:{i:x}::/48' for i in range(100)]
+        six = [f'2001:db8:{i:x}::/48' for i in range(1, 101)]
         bird.start(static_routes(nets) + static_routes(six)
                    + bird.bgp('four', ours) + bird.bgp('six', ours, v4=None, local=6,
                                                        v6='import all; export all;'))

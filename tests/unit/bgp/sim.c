@@ -6,8 +6,6 @@
 
 #include <stdio.h>
 
-enum { WINDOW = 128 * 1024 };
-
 enum event_kind { EV_TICK, EV_CONNECT, EV_DATA, EV_DONE };
 struct event {
     int64_t at;
@@ -45,6 +43,7 @@ struct sim {
     unsigned n;
     int64_t now, delay_min, delay_max, busy_at;
     uint64_t random, seq;
+    size_t window;
     VEC(struct event) heap;
     VEC(struct pipe) pipes;
     struct pmap by_conn; /* node << 32 | conn: pipe << 1 | side */
@@ -213,14 +212,14 @@ static void pump(struct sim *m, unsigned node, uint32_t conn) {
         uint32_t pipe = *at >> 1;
         unsigned side = *at & 1;
         struct pipe *q = &m->pipes.p[pipe];
-        if (q->in_flight[side] >= WINDOW) {
+        if (q->in_flight[side] >= m->window) {
             return;
         }
         struct str out = speaker_output(m->nodes[node].s, conn, m->now);
         if (!out.n) {
             return;
         }
-        size_t n = out.n < WINDOW - q->in_flight[side] ? out.n : WINDOW - q->in_flight[side];
+        size_t n = out.n < m->window - q->in_flight[side] ? out.n : m->window - q->in_flight[side];
         if (sim_random(m) % 8 == 0 && n > 1) {
             n = 1 + sim_random(m) % n; /* sockets take what they like */
         }
@@ -373,6 +372,7 @@ struct sim *sim_new(unsigned n, uint64_t seed) {
     m->now = 1000 * SIM_S;
     m->delay_min = SIM_MS / 10;
     m->delay_max = 2 * SIM_MS;
+    m->window = 128 * 1024;
     m->nodes = calloc(n, sizeof(*m->nodes));
     m->tick_at = calloc(n, sizeof(*m->tick_at));
     mg_assert(m->nodes && m->tick_at);
@@ -465,6 +465,10 @@ void sim_cut(struct sim *m, unsigned a, unsigned b, bool is_now_cut) {
 void sim_set_delay(struct sim *m, int64_t least, int64_t most) {
     m->delay_min = least;
     m->delay_max = most;
+}
+
+void sim_set_window(struct sim *m, size_t bytes) {
+    m->window = bytes;
 }
 
 const char *sim_peer_name(unsigned b) {

@@ -42,6 +42,8 @@ void sim_link(struct sim *m, unsigned a, unsigned b);
 void sim_cut(struct sim *m, unsigned a, unsigned b, bool is_cut);
 void sim_reset(struct sim *m, unsigned a, unsigned b);
 void sim_set_delay(struct sim *m, int64_t least, int64_t most);
+/* Bytes that may be on their way in one direction of a connection. */
+void sim_set_window(struct sim *m, size_t bytes);
 /* Runs for t, or until quiet: nothing is under way but keepalives, for a second. */
 void sim_run(struct sim *m, int64_t t);
 bool sim_settle(struct sim *m, int64_t most);

@@ -162,28 +162,6 @@ static void t_mesh__fifty_nodes_of_one_as__as_the_oracle(void **state) {
     lab_free(&l);
 }
 
-static void t_reflectors__two_levels__as_the_oracle(void **state) {
-    (void)state;
-    struct lab l = lab_new(24, 40, 8, true);
-    lab_link(&l, 0, 1);
-    lab_link(&l, 1, 2);
-    lab_link(&l, 0, 2);
-    for (unsigned i = 3; i < 24; i++) {
-        lab_client(&l, i % 3, i);
-        if (i % 2) {
-            lab_client(&l, (i + 1) % 3, i); /* redundant reflectors */
-        }
-    }
-    for (unsigned p = 0; p < 40; p++) {
-        lab_originate(&l, p, p % 24);
-    }
-    lab_originate(&l, 5, 20);
-    lab_originate(&l, 5, 9);
-    assert_true(sim_settle(l.m, 120 * SIM_S));
-    lab_check(&l);
-    lab_free(&l);
-}
-
 static void random_graph(struct lab *l) {
     for (unsigned i = 1; i < l->n; i++) {
         lab_link(l, i, (unsigned)(sim_random(l->m) % i));
@@ -191,12 +169,38 @@ static void random_graph(struct lab *l) {
     }
 }
 
-/* Cuts, resets, deaths of connections, changed minds: afterwards all is healed. */
+/* The process of a node dies and comes back, knowing nothing or gracefully. */
+static void lab_restart(struct lab *l, unsigned i) {
+    struct speaker_config c = sim_node(l->m, i)->cfg;
+    sim_kill(l->m, i, sim_random(l->m) & 1);
+    sim_run(l->m, (int64_t)(sim_random(l->m) % (20 * SIM_S)));
+    c.is_restarting = sim_random(l->m) & 1;
+    sim_start(l->m, i, &c);
+    for (unsigned j = 0; j < l->n; j++) {
+        if (l->o->link[i * l->n + j]) {
+            struct peer_config p = sim_peer_config(l->m, i, j);
+            p.is_rr_client = l->o->client[i * l->n + j];
+            sim_peer(l->m, i, j, &p);
+        }
+    }
+    for (unsigned p = 0; p < l->n_prefixes; p++) {
+        if (l->origin[p * l->n + i]) {
+            sim_originate(l->m, i, prefix_of(p), NULL);
+        }
+    }
+}
+
+/* Cuts, resets, deaths of connections and processes, changed minds: afterwards all is healed. */
 static void disturb(struct lab *l, unsigned times) {
     for (unsigned k = 0; k < times; k++) {
         unsigned a = (unsigned)(sim_random(l->m) % l->n), b = (unsigned)(sim_random(l->m) % l->n);
         unsigned p = (unsigned)(sim_random(l->m) % l->n_prefixes);
-        switch (sim_random(l->m) % 6) {
+        switch (sim_random(l->m) % 8) {
+        case 3:
+            if (k % 3 == 0) {
+                lab_restart(l, a);
+            }
+            break;
         case 0:
             sim_cut(l->m, a, b, true);
             break;
@@ -222,11 +226,37 @@ static void disturb(struct lab *l, unsigned times) {
     }
 }
 
+static void t_reflectors__two_levels__as_the_oracle(void **state) {
+    (void)state;
+    struct lab l = lab_new(24, 40, 8, true);
+    lab_link(&l, 0, 1);
+    lab_link(&l, 1, 2);
+    lab_link(&l, 0, 2);
+    for (unsigned i = 3; i < 24; i++) {
+        lab_client(&l, i % 3, i);
+        if (i % 2) {
+            lab_client(&l, (i + 1) % 3, i); /* redundant reflectors */
+        }
+    }
+    for (unsigned p = 0; p < 40; p++) {
+        lab_originate(&l, p, p % 24);
+    }
+    lab_originate(&l, 5, 20);
+    lab_originate(&l, 5, 9);
+    assert_true(sim_settle(l.m, 120 * SIM_S));
+    lab_check(&l);
+    disturb(&l, 60);
+    assert_true(sim_settle(l.m, 900 * SIM_S));
+    lab_check(&l);
+    lab_free(&l);
+}
+
 static void t_graph__twenty_autonomous_systems_disturbed__as_the_oracle(void **state) {
     (void)state;
     for (uint64_t seed = 1; seed <= 6; seed++) {
         struct lab l = lab_new(20, 30, seed * 1000, false);
         random_graph(&l);
+        sim_set_window(l.m, seed % 2 ? 64 : 128 * 1024); /* bytes: all are slow peers */
         for (unsigned p = 0; p < 30; p++) {
             lab_originate(&l, p, p % 20);
         }
