@@ -86,18 +86,46 @@ static struct group *new_group(struct speaker *s, const struct group_key *k,
     return g;
 }
 
+/* The group for a channel as it is configured now, with one member more. */
+static struct group *enter(struct speaker *s, const struct group_key *k, struct bgp_filter *filter,
+                           uint16_t peer) {
+    struct group *g = find_group(s, k, filter);
+    if (!g) {
+        g = new_group(s, k, filter);
+    }
+    g->n_chans++;
+    if (g->sole) {
+        walk_group(s, g); /* what the first one gave was left out for him alone */
+    }
+    g->sole = g->n_chans == 1 ? peer : 0;
+    return g;
+}
+
 void group_join(struct speaker *s, struct peer *p, enum bgp_family f) {
     struct group_key k;
     make_key(s, p, f, &k);
-    struct group *g = find_group(s, &k, p->cfg.family[f].export);
-    if (!g) {
-        g = new_group(s, &k, p->cfg.family[f].export);
-    }
-    if (++g->n_chans == 2) {
-        walk_group(s, g); /* what the first one gave was left out for him alone */
-    }
+    struct group *g = enter(s, &k, p->cfg.family[f].export, p->id);
     p->chan[f].group = g;
     out_join(s, g, &p->chan[f]);
+    g->is_awake = false;
+    out_wake(s, g);
+}
+
+void group_move(struct speaker *s, struct peer *p, enum bgp_family f) {
+    struct group_key k;
+    struct chan *c = &p->chan[f];
+    struct group *old = c->group;
+    make_key(s, p, f, &k);
+    if (find_group(s, &k, p->cfg.family[f].export) == old) {
+        return;
+    }
+    struct group *g = enter(s, &k, p->cfg.family[f].export, p->id);
+    out_move(s, g, c);
+    c->group = g;
+    if (--old->n_chans == 0) {
+        group_drop_cache(s, old);
+        s->is_walking = true;
+    }
     g->is_awake = false;
     out_wake(s, g);
 }
@@ -402,7 +430,7 @@ static const struct route *best_for_client(struct speaker *s, struct group *g, u
 
 /* The routes of a group's only member need no place in its list. */
 static bool is_for_nobody(const struct group *g, const struct route *r) {
-    return g->n_chans == 1 && r->peer && g->first && g->first->chans.p[0]->peer == r->peer;
+    return g->sole && g->sole == r->peer;
 }
 
 static void update_one(struct speaker *s, struct group *g, uint32_t node, struct rib_node *n) {

@@ -493,8 +493,7 @@ void speaker_conn_addrs(struct speaker *s, uint32_t id, const struct ip46 *v4,
     }
     for (int f = 0; is_changed && c == p->up && f < BGP_N_FAMILIES; f++) {
         if (p->chan[f].is_up) {
-            group_leave(s, p, (enum bgp_family)f);
-            group_join(s, p, (enum bgp_family)f);
+            group_move(s, p, (enum bgp_family)f);
         }
     }
 }

@@ -151,6 +151,7 @@ struct group {
     struct group_key key;
     struct bgp_filter *filter;
     uint16_t id;
+    uint16_t sole; /* the only member since the group is there; 0: there are or were others */
     unsigned n_chans;
     uint32_t head, tail, n_outs, n_gone;
     struct cohort *first, *last;
@@ -313,6 +314,9 @@ uint32_t route_local_pref(const struct speaker *s, const struct route *r);
 /* export.c */
 void group_join(struct speaker *s, struct peer *p, enum bgp_family f);
 void group_leave(struct speaker *s, struct peer *p, enum bgp_family f);
+/* On a living session what decides over the group has changed: the peer is told what is other, and
+ * what it had and may not have any more is withdrawn. */
+void group_move(struct speaker *s, struct peer *p, enum bgp_family f);
 /* What the group is to have of a prefix. is_best_new: the best changed, or its attributes. */
 void group_update(struct speaker *s, struct group *g, uint32_t node, bool is_best_new);
 struct export_why {
@@ -331,6 +335,8 @@ void out_set(struct speaker *s, struct group *g, uint32_t node, uint32_t path_id
              uint32_t take_attr);
 void out_join(struct speaker *s, struct group *g, struct chan *c);
 void out_leave(struct speaker *s, struct chan *c);
+/* From its group to another, with graves there for what the other does not have. */
+void out_move(struct speaker *s, struct group *to, struct chan *c);
 void out_restart(struct speaker *s, struct chan *c); /* all is sent again */
 /* Frees at most max entries of a group without members; true: none are left. */
 bool out_free_some(struct speaker *s, struct group *g, unsigned max);
