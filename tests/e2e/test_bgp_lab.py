@@ -33,9 +33,8 @@ class Node(Margay):
         lab, host = self.lab, f'cali{index}'
         lab.netns(name)
         lab.link(name, 'eth0', self.name, host)
-        lab.sysctl(self.name, {f'net.ipv4.conf.{host}.proxy_arp': 1,
-                               f'net.ipv4.neigh.{host}.proxy_delay': 0})
-        lab.batch(self.name, [f'route add {ip}/32 dev {host} scope link'])
+        lab.batch(self.name, [f'addr add 169.254.1.1/32 dev {host}',
+                              f'route add {ip}/32 dev {host} scope link'])
         lab.batch(name, [f'addr add {ip}/32 dev eth0', 'route add 169.254.1.1 dev eth0 scope link',
                          'route add default via 169.254.1.1 dev eth0'])
         return name, ip
