@@ -70,8 +70,8 @@ void log_write(enum log_level level, const char *component, const char *event, c
 }
 
 const char *log_quote(struct str s) {
-    static char ring[8][832];
-    static unsigned next;
+    static _Thread_local char ring[8][832];
+    static _Thread_local unsigned next;
     char *out = ring[next++ % ARRAY_LEN(ring)];
     size_t o = 0;
     out[o++] = '"';

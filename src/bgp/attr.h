@@ -128,6 +128,8 @@ const struct attrs *attr_get(const struct attr_store *s, uint32_t id);
 /* Loose form; parts are views into the packed one. */
 void attr_open(const struct attr_store *s, uint32_t id, struct attr_src *out);
 size_t attr_store_count(const struct attr_store *s);
+/* Memory, heads of the allocator not counted. */
+size_t attr_store_bytes(const struct attr_store *s);
 
 /* ---- to the wire ---- */
 struct attr_enc {

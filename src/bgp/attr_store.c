@@ -12,7 +12,7 @@ struct attr_store {
     VEC(struct attrs *) v; /* by id; [0] is never used */
     VEC(uint32_t) free_ids;
     uint32_t *slots; /* open addressing by hash; 0: empty */
-    size_t n_slots, n_used;
+    size_t n_slots, n_used, n_bytes;
 };
 
 struct attr_store *attr_store_new(struct nexthops *nh) {
@@ -190,6 +190,7 @@ uint32_t attr_intern(struct attr_store *s, const struct attr_src *src) {
             vec_push(&s->v, kept);
         }
         s->n_used++;
+        s->n_bytes += bytes;
         slot_put(s, id);
     }
     if ((void *)a != (void *)local) {
@@ -211,6 +212,7 @@ void attr_unref(struct attr_store *s, uint32_t id) {
     if (--a->n_refs == 0) {
         slot_del(s, id);
         nexthop_unref(s->hops, a->next_hop);
+        s->n_bytes -= sizeof(*a) + a->n_bytes;
         free(a);
         s->v.p[id] = NULL;
         s->n_used--;
@@ -250,4 +252,8 @@ void attr_open(const struct attr_store *s, uint32_t id, struct attr_src *out) {
 
 size_t attr_store_count(const struct attr_store *s) {
     return s->n_used;
+}
+
+size_t attr_store_bytes(const struct attr_store *s) {
+    return s->n_bytes + s->n_slots * sizeof(*s->slots) + s->v.cap * sizeof(*s->v.p);
 }

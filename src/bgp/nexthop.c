@@ -23,6 +23,8 @@ struct nexthops {
     VEC(struct nexthop) v; /* [0] stands for "none" */
     VEC(uint32_t) free_ids;
     struct hopmap by_ip;
+    void (*unused)(void *user, const struct nexthop *h);
+    void *user;
 };
 
 struct nexthops *nexthops_new(void) {
@@ -61,6 +63,33 @@ uint32_t nexthop_intern(struct nexthops *t, const struct ip46 *ip, const struct 
     return *id;
 }
 
+void nexthops_on_unused(struct nexthops *t, void (*fn)(void *user, const struct nexthop *h),
+                        void *user) {
+    t->unused = fn;
+    t->user = user;
+}
+
+bool nexthop_set(struct nexthops *t, const struct ip46 *ip, const struct ip46 *link_local,
+                 bool is_reachable, uint32_t cost, struct str interface) {
+    const uint32_t *id = hopmap_get(&t->by_ip, (struct hop_key){*ip, *link_local});
+    if (!id) {
+        return false;
+    }
+    struct nexthop *h = &t->v.p[*id];
+    char name[sizeof(h->interface)] = {0};
+    if (interface.n) {
+        memcpy(name, interface.p, interface.n < sizeof(name) ? interface.n : sizeof(name) - 1);
+    }
+    if (!h->is_known ||
+        (h->is_reachable == is_reachable && h->cost == cost && strcmp(h->interface, name) == 0)) {
+        return false;
+    }
+    h->is_reachable = is_reachable;
+    h->cost = cost;
+    memcpy(h->interface, name, sizeof(name));
+    return true;
+}
+
 void nexthop_unref(struct nexthops *t, uint32_t id) {
     if (id == 0) {
         return;
@@ -68,6 +97,9 @@ void nexthop_unref(struct nexthops *t, uint32_t id) {
     struct nexthop *h = &t->v.p[id];
     mg_assert(h->n_refs > 0);
     if (--h->n_refs == 0) {
+        if (h->is_known && t->unused) {
+            t->unused(t->user, h);
+        }
         (void)hopmap_del(&t->by_ip, (struct hop_key){h->ip, h->link_local});
         vec_push(&t->free_ids, id);
     }

@@ -9,7 +9,7 @@ struct cli_command {
     const char *name;
     const char *args;                  /* what follows the name in the usage line */
     const char *summary;               /* one line, without a full stop */
-    const char *help;                  /* options and examples */
+    const char *help;                  /* options and examples; NULL: a daemon's own --help */
     int (*run)(int argc, char **argv); /* argv[0] is the name */
 };
 /* Ends with a NULL name. */
@@ -113,6 +113,8 @@ int cmd_explain(int argc, char **argv);
 int cmd_policy(int argc, char **argv);
 int cmd_pod(int argc, char **argv);
 int cmd_ipam(int argc, char **argv);
+int cmd_bgp(int argc, char **argv);
+int cmd_datastore(int argc, char **argv);
 int cmd_selector(int argc, char **argv);
 int cmd_version(int argc, char **argv);
 int cmd_completion(int argc, char **argv);

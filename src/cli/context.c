@@ -60,7 +60,7 @@ const char *cli_socket(void) {
 
 int cli_store(struct store **out, struct err *e) {
     static char url[PATH_MAX + 16];
-    const char *named = cli_globals.datastore ? cli_globals.datastore : env("MARGAY_DATASTORE");
+    const char *named = cli_globals.datastore ? cli_globals.datastore : store_url_from_env();
     bool is_default = !named || strncmp(named, "sqlite:", 7) == 0;
     if (is_default) {
         snprintf(url, sizeof(url), "agent:%s", cli_socket());

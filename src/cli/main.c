@@ -2,6 +2,8 @@
  */
 #include "cli/cli.h"
 
+#include "confd/confd.h"
+#include "controllers/controllers.h"
 #include "node/node.h"
 #include "policy/selector.h"
 
@@ -16,7 +18,25 @@
     "  -n NAMESPACE      of documents that name none (default: default)\n"
 
 const struct cli_command cli_commands[] = {
-    {"node", "[--node-name NAME]", "run the agent", "", node_main},
+    {"node", "[--node-name NAME]", "run the agent", NULL, node_main},
+    {"controllers", "[--source URL]", "run what is done once for a cluster",
+     "As Calico's kube-controllers: addresses that nobody uses any more are collected, gone nodes\n"
+     "cleaned up, Services of type LoadBalancer given addresses, host endpoints made; with etcd as\n"
+     "datastore, Kubernetes' policies, namespaces, accounts and pods' labels copied to it.\n"
+     "Runs in the foreground until SIGTERM. Several may run: one works, elected by a Lease.\n\n"
+     "  --source URL        where Kubernetes' objects are, if not in the datastore (MARGAY_SOURCE;\n"
+     "                      with etcd the default is kubernetes:KUBECONFIG)\n"
+     "  --status-file FILE  written every ten seconds (default /status/status.json if /status is\n"
+     "                      there)\n\n"
+     "KubeControllersConfiguration default says what runs; over it stand ENABLED_CONTROLLERS (node,\n"
+     "policy, workloadendpoint, serviceaccount, namespace, loadbalancer), RECONCILER_PERIOD,\n"
+     "SYNC_NODE_LABELS, AUTO_HOST_ENDPOINTS, HEALTH_ENABLED, COMPACTION_PERIOD, LOG_LEVEL. Metrics\n"
+     "and probes are on prometheusMetricsPort (9094): /metrics, /liveness, /readiness.\n\n"
+     "examples:\n  margay controllers --datastore kubernetes:\n"
+     "  ENABLED_CONTROLLERS=node,policy,namespace margay controllers \\\n"
+     "    --datastore etcd:https://10.0.0.1:2379 --source kubernetes:/etc/kubernetes/admin.conf\n",
+     controllers_main},
+    {"confd", "[FLAGS]", "keep files rendered from templates and a datastore", NULL, confd_main},
     {"apply", "-f FILE|DIR|-", "create objects or change them to what a file says",
      FILE_FLAGS "  --dry-run=client  check the documents, without a store\n\n"
                 "Each document stands alone: a bad one is reported with file, line and field, the\n"
@@ -85,6 +105,41 @@ const struct cli_command cli_commands[] = {
      "  check             exit code 1 when blocks, handles and affinities disagree\n"
      "  -o json|yaml|jsonpath=…\n\nexample: margay ipam show --show-blocks\n",
      cmd_ipam},
+    {"bgp", "--config FILE | status|routes|explain PREFIX|…", "the BGP speaker, and what it knows",
+     "  --config FILE     run alone, configured by projectcalico.org/v3 BGPConfiguration,\n"
+     "                    BGPPeer, BGPFilter, Node and v1 Secret; read again on SIGHUP, and\n"
+     "                    refused whole if anything is wrong\n"
+     "  --datastore URL   run and follow the datastore, as the agent has it started\n"
+     "  --node-name NAME  which Node is us (NODENAME; default: the host's name)\n"
+     "  --check           with --config: print what it means for this node, and end\n"
+     "  --no-kernel       speak only: read no routes from the kernel and write none\n\n"
+     "  status            sessions: state, since when, why not, prefixes in and out.\n"
+     "                    Exit code: 0 all are up, 1 some are not, 2 no speaker\n"
+     "  routes            the table, * best, = used beside it; --family IPv4|IPv6\n"
+     "    --sent-to PEER  what is announced to a peer\n"
+     "  explain PREFIX    each path and why it lost; to whom it is announced, and which rule\n"
+     "                    decides; --peer PEER\n"
+     "  metrics           Prometheus' text\n"
+     "  reset PEER        end the session and begin anew\n"
+     "  refresh PEER      ask for its routes again, and send ours again\n"
+     "  -o json|yaml|jsonpath=…\n\n"
+     "examples:\n  margay bgp --config router.yaml --node-name a\n"
+     "  margay bgp status\n  margay bgp explain 10.65.0.20/32\n",
+     cmd_bgp},
+    {"datastore", "export|import|lock|unlock", "move everything from one store to another",
+     "  export            all resources and addresses to standard output\n"
+     "  import -f FILE    what export wrote (-f -: standard input); what is there already with\n"
+     "                    another content is an error and stays, unless --overwrite is given\n"
+     "    --dry-run       only count\n"
+     "  lock              ClusterInformation default, datastoreReady: false: agents and Calico's\n"
+     "                    components give out no address and take none back\n"
+     "  unlock\n\n"
+     "Pods' endpoints and profiles that a cluster derives from its own objects are left to it.\n\n"
+     "examples:\n"
+     "  margay datastore lock\n"
+     "  margay datastore export --datastore etcd:http://10.0.0.1:2379 > all\n"
+     "  margay datastore import --datastore kubernetes: -f all && margay datastore unlock\n",
+     cmd_datastore},
     {"explain", "SRC -> DST PROTOCOL/PORT",
      "would a connection be let through, and which rule decides",
      "SRC and DST are NAMESPACE/POD or an address; PROTOCOL/PORT is tcp/80, udp/53, sctp/9 or "
@@ -140,7 +195,10 @@ const struct cli_command cli_commands[] = {
 static const char global_help[] =
     "  --state-dir DIR   default /var/lib/margay (MARGAY_STATE_DIR)\n"
     "  --run-dir DIR     where agent.sock is; default /run/margay, or the state dir if given\n"
-    "  --datastore URL   default sqlite:STATE_DIR/margay.db (MARGAY_DATASTORE)\n";
+    "  --datastore URL   default: the agent's; sqlite:PATH, etcd:http://HOST:PORT[,…],\n"
+    "                    kubernetes:[KUBECONFIG][?context=NAME] (MARGAY_DATASTORE; "
+    "DATASTORE_TYPE,\n"
+    "                    ETCD_ENDPOINTS, KUBECONFIG … as with Calico)\n";
 
 const struct cli_command *cli_find(const char *name) {
     for (const struct cli_command *c = cli_commands; c->name; c++) {
@@ -170,9 +228,9 @@ static void print_list(FILE *f) {
 }
 
 static void print_help(const struct cli_command *c) {
-    if (c->run == node_main) {
-        char *argv[] = {(char *)(uintptr_t) "node", (char *)(uintptr_t) "--help", NULL};
-        (void)node_main(2, argv);
+    if (!c->help) {
+        char *argv[] = {(char *)(uintptr_t)c->name, (char *)(uintptr_t) "--help", NULL};
+        (void)c->run(2, argv);
         return;
     }
     printf("usage: margay %s %s\n\n%s.\n", c->name, c->args, c->summary);
@@ -213,7 +271,7 @@ static void print_man(const struct cli_command *c) {
     roff(c->args);
     puts("\n.SH DESCRIPTION\n.nf");
     fflush(stdout);
-    if (c->run == node_main) {
+    if (!c->help) {
         print_help(c);
     } else {
         roff(c->help);

@@ -22,6 +22,7 @@ static void show(const struct jnode *q) {
     } rows[] = {
         {"node", "node"},
         {"health", "health"},
+        {"datastore", "datastore.url"},
         {"store revision", "revision"},
         {"in the kernel", "enforcedRevision"},
         {"pods here", "localEndpoints"},
@@ -38,7 +39,12 @@ static void show(const struct jnode *q) {
         printf("%-26s", rows[i].name);
         /* The dots above are three bytes for one column. */
         printf("%s%.*s", strncmp(rows[i].name, "…", 3) == 0 ? "  " : "", STR_FMT(v));
-        if (strcmp(rows[i].path, "sets") == 0) {
+        if (strcmp(rows[i].path, "datastore.url") == 0) {
+            const struct jnode *lost = jnode_path(q, "datastore.lostSeconds");
+            if (lost) {
+                printf(" (away for %.*s s: what is known is as old)", STR_FMT(lost->s));
+            }
+        } else if (strcmp(rows[i].path, "sets") == 0) {
             printf(", %.*s", STR_FMT(text_of(q, "members")));
         } else if (strcmp(rows[i].path, "cni.adds") == 0) {
             printf(", %.*s, %.*s", STR_FMT(text_of(q, "cni.dels")),
@@ -94,7 +100,7 @@ static int wait_enforced(int64_t timeout_ms, struct err *e) {
             }
         }
         arena_fini(&a);
-        if (r != ERR_UNAVAILABLE || now_ms() >= end) {
+        if ((r != ERR_UNAVAILABLE && r != ERR_RETRY) || now_ms() >= end) {
             return r;
         }
         struct timespec pause = {0, 20000000};

@@ -55,6 +55,32 @@ static void free_request(struct cni_request *r) {
     free(r);
 }
 
+static void on_step(struct store *st MG_UNUSED, void *arg) {
+    struct cni_request *r = arg;
+    r->step_work(r);
+}
+
+static void on_step_done(void *arg, int code) {
+    struct cni_request *r = arg;
+    r->is_stepping = false;
+    if (code < 0) {
+        r->n_pending--; /* the agent stops: the server frees it */
+    } else if (!cni_unref(r)) {
+        r->step_next(r);
+    }
+}
+
+void cni_step(struct cni_request *r, void (*work)(struct cni_request *r),
+              void (*next)(struct cni_request *r)) {
+    mg_assert(!r->is_stepping);
+    r->is_stepping = true;
+    r->step_work = work;
+    r->step_next = next;
+    r->step_code = 0;
+    r->n_pending++;
+    store_worker_run(r->s->worker, on_step, on_step_done, r);
+}
+
 static bool is_same_container(const struct cni_request *a, const struct cni_request *b) {
     return a->strings[WIRE_CONTAINERID].n &&
            str_eq(a->strings[WIRE_CONTAINERID], b->strings[WIRE_CONTAINERID]);
@@ -256,7 +282,8 @@ void cni_answer_fail(struct cni_request *r) {
     buf_puts(&b, ",\"details\":");
     json_quote(&b, str_c(r->fail.details));
     buf_puts(&b, "}\n");
-    cni_answer(r, 1, buf_view(&b));
+    bool is_later = r->cmd == CNI_CMD_DEL && r->fail.code == CNI_CODE_TRY_LATER;
+    cni_answer(r, is_later ? WIRE_EXIT_LATER : 1, buf_view(&b));
 }
 
 void cni_delegate(struct cni_request *r, struct str type, const char *command, struct str input,
@@ -294,7 +321,7 @@ static void gone(struct cni_request *r) {
         void (*cb)(struct cni_request *, uint32_t, struct str) = r->on_delegated;
         r->on_delegated = NULL;
         cb(r, UINT32_MAX, STR(""));
-    } else if (r->wants_pod) {
+    } else if (r->wants_pod && !r->is_stepping) {
         r->wants_pod = false;
         (void)cni_fail(&r->fail, CNI_CODE_TRY_LATER, "", "the plugin was ended while it waited");
         cni_answer_fail(r);
@@ -375,6 +402,10 @@ void cni_request_start(struct cni_request *r) {
             /* The runtime has given the container up: its ADD need not wait for the Pod any more.
              * That begins this request. */
             o->wants_pod = false;
+            if (o->is_stepping) {
+                o->is_given_up = true;
+                return;
+            }
             (void)cni_fail(&o->fail, CNI_CODE_TRY_LATER, "", "the container was deleted meanwhile");
             cni_answer_fail(o);
             return;
@@ -507,16 +538,16 @@ void cni_server_object(struct cni_server *s, const struct kind *kind, struct str
     bool is_node = (kind->id == K_NODE || kind->id == K_NODE_K8S) && str_eq(name, s->node);
     if (is_node || kind->id == K_IP_POOL || kind->id == K_IP_RESERVATION ||
         kind->id == K_IPAM_CONFIGURATION) {
-        cni_pools_forget(s);
+        s->are_pools_stale = true;
     }
     if (kind->id != K_POD) {
         return;
     }
     for (struct cni_request *r = s->requests; r; r = r->next) {
-        r->wants_retry = r->wants_pod && str_eq(r->args.ns, ns) && str_eq(r->args.pod, name);
+        r->wants_retry |= r->wants_pod && str_eq(r->args.ns, ns) && str_eq(r->args.pod, name);
     }
     for (struct cni_request *r = s->requests; r;) {
-        if (r->wants_retry) {
+        if (r->wants_retry && !r->is_stepping) {
             r->wants_retry = false;
             cni_add_retry(r);
             r = s->requests; /* that may have ended any request */
@@ -526,17 +557,19 @@ void cni_server_object(struct cni_server *s, const struct kind *kind, struct str
     }
 }
 
-struct cni_server *cni_server_new(struct loop *l, struct store *st, struct ipam *ipam,
-                                  const struct cni_server_settings *settings,
+struct cni_server *cni_server_new(struct loop *l, struct store *st, struct store_worker *w,
+                                  struct ipam *ipam, const struct cni_server_settings *settings,
                                   const struct cni_server_ops *ops, void *arg, struct err *e) {
     struct cni_server *s = calloc(1, sizeof(*s));
     mg_assert(s != NULL);
     s->loop = l;
     s->store = st;
+    s->worker = w;
     s->ipam = ipam;
     s->ops = ops;
     s->arg = arg;
     s->links = settings->links;
+    s->may_ask_kube = settings->may_ask_kube;
     s->node = arena_dup(&s->arena, settings->node_name);
     s->iface_prefix =
         arena_dup(&s->arena, settings->iface_prefix.n ? settings->iface_prefix : STR("cali"));
@@ -551,7 +584,7 @@ struct cni_server *cni_server_new(struct loop *l, struct store *st, struct ipam 
     for (size_t i = 0; r == 0 && i < CNI_REMOVERS; i++) {
         r = nl_open(NL_NETNS_OWN, NETLINK_ROUTE, &s->removers[i].nl, e);
     }
-    if (r < 0 || cni_attachments_load(s, e) < 0) {
+    if (r < 0 || (store_is_quick(st) && cni_attachments_load(s, e) < 0)) {
         cni_server_free(s);
         return NULL;
     }
@@ -575,6 +608,8 @@ void cni_server_free(struct cni_server *s) {
         nl_close(s->removers[i].nl);
         conntrack_free(s->removers[i].conntrack);
     }
+    store_close(s->kube);
+    free(s->kube_path);
     arena_fini(&s->arena);
     free(s);
 }

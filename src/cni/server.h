@@ -7,7 +7,7 @@
 #include "base/loop.h"
 #include "dataplane/links.h"
 #include "model/model.h"
-#include "store/store.h"
+#include "store/worker.h"
 
 struct cni_server;
 struct ipam;
@@ -18,23 +18,28 @@ struct cni_server_settings {
     struct str node_name;
     struct str iface_prefix; /* of pods' host sides; empty: "cali" */
     struct links *links;     /* not owned */
+    /* The store holds Calico's objects alone (etcd): Pods are asked of the API server of the
+     * network configuration's kubernetes.kubeconfig, if there is one. */
+    bool may_ask_kube;
 };
 
 struct cni_server_ops {
-    /* Calls cb once: with 0 when everything up to that revision of the store is enforced in the
+    /* Calls cb once: with 0 when the write of that key with that revision is enforced in the
      * kernel, negative when that can't be had in time. May call it from inside; not after
      * cni_server_free. */
-    void (*when_enforced)(void *arg, uint64_t store_revision, int64_t timeout_ms,
+    void (*when_enforced)(void *arg, struct str key, uint64_t revision, int64_t timeout_ms,
                           void (*cb)(void *cb_arg, int code), void *cb_arg);
 };
 
-/* Reads this node's WorkloadEndpoints once. Texts in settings are copied; store, ipam and loop must
- * outlive the server. Works in the calling thread's network namespace. NULL with e. */
-struct cni_server *cni_server_new(struct loop *l, struct store *s, struct ipam *ipam,
-                                  const struct cni_server_settings *settings,
+/* Reads this node's WorkloadEndpoints once, if the store answers at once; else the caller tells of
+ * them (cni_server_endpoint) before the first connection. Store and ipam are used in w's jobs
+ * alone. Texts in settings are copied; store, worker, ipam and loop must outlive the server. Works
+ * in the calling thread's network namespace. NULL with e. */
+struct cni_server *cni_server_new(struct loop *l, struct store *s, struct store_worker *w,
+                                  struct ipam *ipam, const struct cni_server_settings *settings,
                                   const struct cni_server_ops *ops, void *arg, struct err *e);
 /* Ends open requests without an answer (their plugins tell the runtime to try again) and waits for
- * a removal that runs. ops are not called any more. */
+ * a removal that runs. ops are not called any more. The worker has been freed before. */
 void cni_server_free(struct cni_server *s);
 
 /* One connection whose first bytes are a REQUEST, not yet read (the caller peeks), from a peer that
@@ -46,6 +51,9 @@ void cni_server_connection(struct cni_server *s, int take_fd);
  * syncer tells of; for other kinds it does nothing. */
 void cni_server_object(struct cni_server *s, const struct kind *kind, struct str ns,
                        struct str name);
+
+/* A WorkloadEndpoint as the store has it; those of other nodes are passed over. */
+void cni_server_endpoint(struct cni_server *s, const struct store_item *it);
 
 /* MTU of interfaces from now on, where the configuration says none; 0 (at first): the kernel's
  * default. */

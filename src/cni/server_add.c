@@ -7,9 +7,11 @@
 #include <sys/random.h>
 
 #define TRIES_MAX 3
+#define POD_POLL_MS 250
 
 static void identify(struct cni_request *r);
 static void make(struct cni_request *r);
+static void recorded(struct cni_request *r);
 
 static void log_add(struct cni_request *r) {
     MG_CLEANUP(buf_fini) struct buf b = BUF_INIT(2048);
@@ -28,7 +30,7 @@ static void log_add(struct cni_request *r) {
 static void answer(struct cni_request *r) {
     MG_CLEANUP(buf_fini) struct buf b = BUF_INIT(WIRE_TEXT_MAX);
     char mac[18];
-    cni_result(r, str_c(cni_mac_text(r->pod.mac, mac)), &b);
+    cni_result(r, str_c(mac_text(r->pod.mac, mac)), &b);
     cni_answer(r, 0, buf_view(&b));
 }
 
@@ -169,8 +171,15 @@ static int record_all(struct cni_request *r, struct err *e) {
     return k < 0 ? fail_err(r, CNI_CODE_TRY_LATER, "the datastore", e) : 0;
 }
 
-static void record(struct cni_request *r) {
+static void work_record(struct cni_request *r) {
     struct err e = {0};
+    r->step_code = record_all(r, &e);
+    if (r->step_code < 0) {
+        store_rollback(r->s->store);
+    }
+}
+
+static void record(struct cni_request *r) {
     static const uint8_t zero[6];
     if (memcmp(r->pod.mac, zero, 6) == 0) {
         if (getrandom(r->pod.mac, 6, 0) != 6) {
@@ -178,13 +187,16 @@ static void record(struct cni_request *r) {
         }
         r->pod.mac[0] = (uint8_t)((r->pod.mac[0] & 0xfc) | 0x02); /* local, of one interface */
     }
-    if (record_all(r, &e) < 0) {
-        store_rollback(r->s->store);
+    cni_step(r, work_record, recorded);
+}
+
+static void recorded(struct cni_request *r) {
+    if (r->step_code < 0) {
         undo(r);
         return;
     }
     r->n_pending++;
-    r->s->ops->when_enforced(r->s->arg, store_revision(r->s->store), r->conf.policy_timeout_ms,
+    r->s->ops->when_enforced(r->s->arg, r->pod.key, r->wep_revision, r->conf.policy_timeout_ms,
                              on_enforced, r);
 }
 
@@ -258,6 +270,14 @@ static void assign(struct cni_request *r) {
 /* ---- the pod ---- */
 
 static void on_pod_timeout(struct cni_request *r) {
+    if (r->is_stepping) {
+        cni_timer(r, POD_POLL_MS, on_pod_timeout); /* the worker has it just now */
+        return;
+    }
+    if (clock_ns() < r->pod_deadline_ns) {
+        identify(r);
+        return;
+    }
     r->wants_pod = false;
     (void)cni_fail(&r->fail, CNI_CODE_TRY_LATER, "the runtime will try again",
                    "pod %.*s/%.*s is not in the datastore for node %.*s (waited %lld s)",
@@ -266,13 +286,37 @@ static void on_pod_timeout(struct cni_request *r) {
     undo(r);
 }
 
-static void identify(struct cni_request *r) {
-    int k = cni_identify(r);
+static void work_identify(struct cni_request *r) {
+    r->step_code = cni_find_kube(r);
+    if (r->step_code == 0) {
+        r->step_code = cni_identify(r);
+    }
+}
+
+static void identified(struct cni_request *r) {
+    int k = r->step_code;
+    if (r->is_given_up || (r->is_gone && r->wants_pod)) {
+        (void)cni_fail(&r->fail, CNI_CODE_TRY_LATER, "", "the container was deleted meanwhile");
+        undo(r);
+        return;
+    }
+    if (k == 1 && r->wants_retry) {
+        r->wants_retry = false;
+        identify(r);
+        return;
+    }
     if (k == 1) {
         if (!r->wants_pod) {
             r->wants_pod = true;
-            cni_timer(r, r->conf.policy_timeout_ms, on_pod_timeout);
+            r->pod_deadline_ns = clock_ns() + r->conf.policy_timeout_ms * 1000000;
         }
+        /* Pods that the syncer doesn't tell of are asked for again and again. */
+        int64_t left_ms = (r->pod_deadline_ns - clock_ns()) / 1000000;
+        cni_timer(r,
+                  r->s->kube && left_ms > POD_POLL_MS ? POD_POLL_MS
+                  : left_ms > 0                       ? left_ms
+                                                      : 0,
+                  on_pod_timeout);
         return;
     }
     if (r->wants_pod) {
@@ -282,8 +326,13 @@ static void identify(struct cni_request *r) {
     if (k < 0) {
         undo(r);
     } else {
+        r->pod.iface = cni_iface_name(r);
         assign(r);
     }
+}
+
+static void identify(struct cni_request *r) {
+    cni_step(r, work_identify, identified);
 }
 
 void cni_add_retry(struct cni_request *r) {
@@ -312,23 +361,15 @@ static bool answer_again(struct cni_request *r, const struct cni_attachment *at)
     return true;
 }
 
-void cni_add(struct cni_request *r) {
-    int k = r->netns_fd < 0 ? ERR_INVALID : netns_check(r->netns_fd);
-    if (k < 0) {
-        (void)cni_fail(&r->fail, CNI_CODE_BAD_ENV, "CNI_NETNS must name a network namespace",
-                       "no network namespace came with the request (CNI_NETNS=%s)",
-                       log_quote(r->strings[WIRE_NETNS]));
-        cni_answer_fail(r);
-        return;
+static void work_look(struct cni_request *r) {
+    r->step_code = cni_check_ready(r);
+    if (r->step_code == 0 && r->look_key.n) {
+        cni_look(r);
     }
-    if (netns_is_own(r->netns_fd) != 0) {
-        (void)cni_fail(&r->fail, CNI_CODE_BAD_ENV, "pods of the host's network need no plugin",
-                       "CNI_NETNS=%s is the host's own network namespace",
-                       log_quote(r->strings[WIRE_NETNS]));
-        cni_answer_fail(r);
-        return;
-    }
-    if (cni_check_ready(r) < 0) {
+}
+
+static void looked(struct cni_request *r) {
+    if (r->step_code < 0) {
         cni_answer_fail(r);
         return;
     }
@@ -347,4 +388,28 @@ void cni_add(struct cni_request *r) {
     m->arg = r;
     r->n_pending++;
     cni_removal_queue(r->s, m);
+}
+
+void cni_add(struct cni_request *r) {
+    int k = r->netns_fd < 0 ? ERR_INVALID : netns_check(r->netns_fd);
+    if (k < 0) {
+        (void)cni_fail(&r->fail, CNI_CODE_BAD_ENV, "CNI_NETNS must name a network namespace",
+                       "no network namespace came with the request (CNI_NETNS=%s)",
+                       log_quote(r->strings[WIRE_NETNS]));
+        cni_answer_fail(r);
+        return;
+    }
+    if (netns_is_own(r->netns_fd) != 0) {
+        (void)cni_fail(&r->fail, CNI_CODE_BAD_ENV, "pods of the host's network need no plugin",
+                       "CNI_NETNS=%s is the host's own network namespace",
+                       log_quote(r->strings[WIRE_NETNS]));
+        cni_answer_fail(r);
+        return;
+    }
+    struct cni_attachment *at =
+        cni_attachment_find(r->s, r->strings[WIRE_CONTAINERID], r->strings[WIRE_IFNAME]);
+    if (at) {
+        cni_look_at(r, at);
+    }
+    cni_step(r, work_look, looked);
 }

@@ -124,6 +124,12 @@ int cni_attachments_load(struct cni_server *s, struct err *e) {
     return r;
 }
 
+void cni_server_endpoint(struct cni_server *s, const struct store_item *it) {
+    struct load l = {.s = s};
+    (void)load_one(&l, it);
+    arena_fini(&l.arena);
+}
+
 void cni_attachments_free(struct cni_server *s) {
     struct cni_attachment **t;
     size_t i = 0;

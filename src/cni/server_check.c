@@ -21,20 +21,39 @@ static void pass_on(struct cni_request *r, uint32_t code, struct str text) {
     cni_answer(r, code != 0, code ? text : STR(""));
 }
 
-int cni_check_endpoint(struct cni_request *r, const struct cni_attachment *at) {
+void cni_look_at(struct cni_request *r, const struct cni_attachment *at) {
+    r->look_key = arena_dup(&r->arena, at->wep_key);
+    r->look_handle = arena_dup(&r->arena, at->handle);
+}
+
+void cni_look(struct cni_request *r) {
     struct store_item it;
     struct jnode *doc = NULL;
-    struct err e = {0};
-    struct store_key key = {STR(STORE_SPACE_RESOURCES), at->wep_key};
-    int k = store_get(r->s->store, key, &r->arena, &it, &e);
-    if (k == ERR_NOT_FOUND) {
+    struct cni_seen *n = &r->seen;
+    struct store_key key = {STR(STORE_SPACE_RESOURCES), r->look_key};
+    *n = (struct cni_seen){0};
+    n->endpoint_code = store_get(r->s->store, key, &r->arena, &it, &n->error);
+    if (n->endpoint_code == 0) {
+        n->endpoint_code = json_parse(it.value, &json_limits_default, &r->arena, &doc, &n->error);
+    }
+    n->container = jnode_str(jnode_path(doc, "spec.containerID"));
+    if (n->endpoint_code == 0 && r->conf.is_own_ipam) {
+        n->held_code =
+            cni_ipam_held(r->s, r->look_handle, n->held, CNI_MAX_IPS, &n->n_held, &n->error);
+    }
+}
+
+int cni_check_endpoint(struct cni_request *r, const struct cni_attachment *at) {
+    const struct cni_seen *n = &r->seen;
+    if (n->endpoint_code == ERR_NOT_FOUND) {
         return cni_fail(&r->fail, CNI_CODE_DIFFERENT, "the container must be made anew",
                         "the pod's WorkloadEndpoint is gone");
     }
-    if (k < 0 || json_parse(it.value, &json_limits_default, &r->arena, &doc, &e) < 0) {
-        return cni_fail(&r->fail, CNI_CODE_TRY_LATER, "look at the datastore", "%.900s", e.msg);
+    if (n->endpoint_code < 0) {
+        return cni_fail(&r->fail, CNI_CODE_TRY_LATER, "look at the datastore", "%.900s",
+                        n->error.msg);
     }
-    if (!str_eq(jnode_str(jnode_path(doc, "spec.containerID")), at->container)) {
+    if (!str_eq(n->container, at->container)) {
         return cni_fail(&r->fail, CNI_CODE_DIFFERENT, "the container must be made anew",
                         "the pod's WorkloadEndpoint is of another container");
     }
@@ -42,15 +61,13 @@ int cni_check_endpoint(struct cni_request *r, const struct cni_attachment *at) {
 }
 
 static int check_addresses(struct cni_request *r, const struct cni_attachment *at) {
-    struct err e = {0};
     char text[IP_TEXT_MAX];
-    struct ip46 held[CNI_MAX_IPS];
-    size_t n = 0;
-    int k = cni_ipam_held(r->s, at->handle, held, CNI_MAX_IPS, &n, &e);
+    const struct cni_seen *n = &r->seen;
+    int k = n->held_code;
     for (size_t i = 0; k == 0 && i < at->n_nets; i++) {
         bool is_held = false;
-        for (size_t j = 0; j < n; j++) {
-            is_held |= ip_eq(&held[j], &at->nets[i].ip);
+        for (size_t j = 0; j < n->n_held; j++) {
+            is_held |= ip_eq(&n->held[j], &at->nets[i].ip);
         }
         if (!is_held) {
             return cni_fail(&r->fail, CNI_CODE_DIFFERENT, "the container must be made anew",
@@ -59,7 +76,7 @@ static int check_addresses(struct cni_request *r, const struct cni_attachment *a
         }
     }
     return k < 0 ? cni_fail(&r->fail, k == ERR_NOT_FOUND ? CNI_CODE_DIFFERENT : CNI_CODE_TRY_LATER,
-                            "margay ipam check says more", "addresses: %.900s", e.msg)
+                            "margay ipam check says more", "addresses: %.900s", n->error.msg)
                  : 0;
 }
 
@@ -81,8 +98,8 @@ static int check_prev_result(struct cni_request *r, const struct cni_attachment 
     return 0;
 }
 
-void cni_check(struct cni_request *r) {
-    uint8_t mac[6];
+/* The request's attachment; NULL (r->fail): it has none. */
+static struct cni_attachment *attachment_of(struct cni_request *r) {
     struct cni_attachment *at =
         cni_attachment_find(r->s, r->strings[WIRE_CONTAINERID], r->strings[WIRE_IFNAME]);
     if (!at || at->is_superseded || !str_eq(at->network, r->conf.name)) {
@@ -90,6 +107,28 @@ void cni_check(struct cni_request *r) {
                        "container %.*s is not attached to network %.*s by interface %.*s",
                        STR_FMT(r->strings[WIRE_CONTAINERID]), STR_FMT(r->conf.name),
                        STR_FMT(r->strings[WIRE_IFNAME]));
+        return NULL;
+    }
+    return at;
+}
+
+static void looked(struct cni_request *r) {
+    uint8_t mac[6];
+    struct cni_attachment *at = attachment_of(r);
+    if (!at || cni_check_endpoint(r, at) < 0 || check_prev_result(r, at) < 0 ||
+        cni_kernel_check(r, at, mac, &r->fail) < 0 ||
+        (r->conf.is_own_ipam && check_addresses(r, at) < 0)) {
+        cni_answer_fail(r);
+    } else if (r->conf.has_ipam && !r->conf.is_own_ipam) {
+        cni_delegate_ipam(r, "CHECK", pass_on);
+    } else {
+        cni_answer(r, 0, STR(""));
+    }
+}
+
+void cni_check(struct cni_request *r) {
+    struct cni_attachment *at = attachment_of(r);
+    if (!at) {
         cni_answer_fail(r);
         return;
     }
@@ -99,15 +138,8 @@ void cni_check(struct cni_request *r) {
         cni_answer_fail(r);
         return;
     }
-    if (cni_check_endpoint(r, at) < 0 || check_prev_result(r, at) < 0 ||
-        cni_kernel_check(r, at, mac, &r->fail) < 0 ||
-        (r->conf.is_own_ipam && check_addresses(r, at) < 0)) {
-        cni_answer_fail(r);
-    } else if (r->conf.has_ipam && !r->conf.is_own_ipam) {
-        cni_delegate_ipam(r, "CHECK", pass_on);
-    } else {
-        cni_answer(r, 0, STR(""));
-    }
+    cni_look_at(r, at);
+    cni_step(r, cni_look, looked);
 }
 
 /* ---- GC ---- */
@@ -190,17 +222,27 @@ void cni_gc(struct cni_request *r) {
 
 /* ---- STATUS ---- */
 
-void cni_status(struct cni_request *r) {
+static void work_status(struct cni_request *r) {
     struct err e = {0};
     if (r->conf.is_own_ipam && cni_ipam_ready(r->s, &e) < 0) {
-        (void)cni_fail(&r->fail, CNI_CODE_NOT_AVAILABLE, "margay get ippools lists the pools",
-                       "no address could be given: %.900s", e.msg);
+        r->step_code =
+            cni_fail(&r->fail, CNI_CODE_NOT_AVAILABLE, "margay get ippools lists the pools",
+                     "no address could be given: %.900s", e.msg);
+    }
+}
+
+static void status_known(struct cni_request *r) {
+    if (r->step_code < 0) {
         cni_answer_fail(r);
     } else if (r->conf.has_ipam && !r->conf.is_own_ipam) {
         cni_delegate_ipam(r, "STATUS", pass_on);
     } else {
         cni_answer(r, 0, STR(""));
     }
+}
+
+void cni_status(struct cni_request *r) {
+    cni_step(r, work_status, status_known);
 }
 
 /* ---- the spool ---- */

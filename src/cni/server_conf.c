@@ -222,6 +222,7 @@ int cni_conf_read(struct str text, struct arena *a, struct cni_conf *out, struct
     struct jnode *features = jnode_getc(c.doc, "feature_control");
     if (read_version(&c, f) < 0 || read_str(c.doc, "name", &c.name, f) < 0 ||
         read_str(jnode_getc(c.doc, "policy"), "type", &c.policy_type, f) < 0 ||
+        read_str(jnode_getc(c.doc, "kubernetes"), "kubeconfig", &c.kubeconfig, f) < 0 ||
         read_int(c.doc, "mtu", 65535, &mtu, f) < 0 ||
         read_int(c.doc, "num_queues", 64, &queues, f) < 0 ||
         read_int(c.doc, "policy_setup_timeout_seconds", POLICY_TIMEOUT_S_MAX, &timeout, f) < 0 ||

@@ -241,9 +241,26 @@ static void forget_all(struct cni_batch *b) {
     }
 }
 
-static void finish(struct cni_batch *b) {
+static void free_batch(struct cni_batch *b) {
+    for (size_t i = 0; i < b->items.n; i++) {
+        free_removal(b->items.p[i]);
+    }
+    vec_fini(&b->items);
+    vec_fini(&b->ips);
+    free(b);
+}
+
+static void work_forget(struct store *st MG_UNUSED, void *arg) {
+    forget_all(arg);
+}
+
+static void forgotten(void *arg, int code) {
+    struct cni_batch *b = arg;
     struct cni_server *s = b->s;
-    forget_all(b);
+    if (code < 0) {
+        free_batch(b);
+        return;
+    }
     for (size_t i = 0; i < b->items.n; i++) {
         struct cni_removal *m = b->items.p[i];
         if (m->code == 0 && !m->link_only) {
@@ -253,11 +270,8 @@ static void finish(struct cni_batch *b) {
     for (size_t i = 0; i < b->items.n; i++) {
         struct cni_removal *m = b->items.p[i];
         m->done(m->arg, m);
-        free_removal(m);
     }
-    vec_fini(&b->items);
-    vec_fini(&b->ips);
-    free(b);
+    free_batch(b);
 }
 
 static void on_worked(void *arg) {
@@ -268,15 +282,10 @@ static void on_worked(void *arg) {
     }
     b->by->is_busy = false;
     if (s->is_closing) {
-        for (size_t i = 0; i < b->items.n; i++) {
-            free_removal(b->items.p[i]);
-        }
-        vec_fini(&b->items);
-        vec_fini(&b->ips);
-        free(b);
+        free_batch(b);
         return;
     }
-    finish(b);
+    store_worker_run(s->worker, work_forget, forgotten, b);
     if (s->queue.n && !s->is_batch_timed && !s->is_gathering) {
         start_batch(s);
     }
@@ -313,7 +322,7 @@ static void start_batch(struct cni_server *s) {
     vec_clear(&s->queue);
     b->n_jobs = has_links + (b->ips.n > 0);
     if (b->n_jobs == 0) {
-        finish(b);
+        store_worker_run(s->worker, work_forget, forgotten, b);
         return;
     }
     b->by = by;
@@ -419,8 +428,12 @@ static void on_removed(void *arg, struct cni_removal *m) {
     }
 }
 
-void cni_del(struct cni_request *r) {
-    if (cni_check_ready(r) < 0) {
+static void work_ready(struct cni_request *r) {
+    r->step_code = cni_check_ready(r);
+}
+
+static void remove_attachment(struct cni_request *r) {
+    if (r->step_code < 0) {
         cni_answer_fail(r);
         return;
     }
@@ -433,4 +446,8 @@ void cni_del(struct cni_request *r) {
           STR_FMT(m->iface));
     r->n_pending++;
     cni_removal_queue(r->s, m);
+}
+
+void cni_del(struct cni_request *r) {
+    cni_step(r, work_ready, remove_attachment);
 }

@@ -59,15 +59,24 @@ static int make_input(struct cni_request *r, struct str *out) {
     return 0;
 }
 
-void cni_delegate_ipam(struct cni_request *r, const char *command,
-                       void (*on_delegated)(struct cni_request *r, uint32_t code,
-                                            struct str text)) {
-    struct str input;
-    if (make_input(r, &input) < 0) {
+static void work_input(struct cni_request *r) {
+    r->step_code = make_input(r, &r->delegate_input);
+}
+
+static void have_input(struct cni_request *r) {
+    if (r->step_code < 0) {
         cni_answer_fail(r);
         return;
     }
-    cni_delegate(r, r->conf.ipam_type, command, input, on_delegated);
+    cni_delegate(r, r->conf.ipam_type, r->delegate_command, r->delegate_input, r->delegate_next);
+}
+
+void cni_delegate_ipam(struct cni_request *r, const char *command,
+                       void (*on_delegated)(struct cni_request *r, uint32_t code,
+                                            struct str text)) {
+    r->delegate_command = command;
+    r->delegate_next = on_delegated;
+    cni_step(r, work_input, have_input);
 }
 
 int cni_check_ready(struct cni_request *r) {
@@ -83,7 +92,7 @@ int cni_check_ready(struct cni_request *r) {
     const struct jnode *ready = jnode_path(doc, "spec.datastoreReady");
     if (ready && ready->type == J_BOOL && !ready->b) {
         return cni_fail(&r->fail, CNI_CODE_TRY_LATER,
-                        "it is locked for a migration: calicoctl datastore migrate unlock",
+                        "it is locked for a migration; when that is over: margay datastore unlock",
                         "ClusterInformation default: datastoreReady is false");
     }
     return 0;

@@ -11,6 +11,9 @@
 #include "model/k8s.h"
 #include "model/policy.h"
 #include "netlink/link.h"
+#include "store/worker.h"
+
+#include <stdatomic.h>
 
 /* CNI's well-known error codes (SPEC.md, "Error"); 100 and up are the plugin's own. */
 enum cni_code {
@@ -42,7 +45,8 @@ struct cni_conf {
     struct jnode *doc;
     unsigned version; /* index in cni_versions */
     struct str name, ipam_type, policy_type;
-    bool is_own_ipam; /* margay-ipam or calico-ipam: we assign; else it is run by the plugin */
+    struct str kubeconfig; /* of the API server that has the Pods, if the store has none */
+    bool is_own_ipam;      /* margay-ipam or calico-ipam: we assign; else it is run by the plugin */
     bool has_ipam;
     bool assign_v4, assign_v6;
     struct str_list pools_v4, pools_v6;
@@ -128,6 +132,15 @@ struct cni_removal {
     void *arg;
 };
 
+/* What the store has of an attachment (server_check.c). */
+struct cni_seen {
+    int endpoint_code, held_code; /* of reading it */
+    struct str container;         /* whose the endpoint is */
+    struct ip46 held[CNI_MAX_IPS];
+    size_t n_held;
+    struct err error;
+};
+
 enum cni_command { CNI_CMD_ADD, CNI_CMD_DEL, CNI_CMD_CHECK, CNI_CMD_GC, CNI_CMD_STATUS };
 
 struct cni_request {
@@ -145,10 +158,15 @@ struct cni_request {
     bool is_waiting;   /* for an earlier request of the same container */
     bool is_busy;      /* has begun */
     bool is_done;      /* answered; only callbacks that still come keep it */
+    bool is_stepping;  /* the store's worker has it: nobody else touches what a step reads */
+    bool is_given_up;  /* its container was deleted in a step */
     int exit_code;
     int spool_dir; /* of a DEL from the spool, which has no connection; else -1 */
     struct str spool_name;
     unsigned n_pending; /* callbacks that will still come: keeps the request alive */
+    void (*step_work)(struct cni_request *r);
+    void (*step_next)(struct cni_request *r);
+    int step_code; /* of the last step; negative: fail says why */
     unsigned n_delegates;
     void (*on_delegated)(struct cni_request *r, uint32_t code, struct str text);
 
@@ -163,12 +181,18 @@ struct cni_request {
 
     /* ADD */
     struct cni_pod pod;
-    bool wants_pod; /* waits for the Pod object */
-    bool wants_retry;
+    struct cni_seen seen;
+    struct str look_key, look_handle; /* of the attachment to be looked at */
+    bool wants_pod;                   /* waits for the Pod object, until: */
+    int64_t pod_deadline_ns;
+    bool wants_retry; /* the Pod object has changed */
     struct prefix nets[CNI_MAX_IPS];
     struct prefix block_nets[CNI_MAX_IPS]; /* the same with the blocks' masks */
     size_t n_nets;
     struct jnode *ipam_result;
+    struct str delegate_input;
+    const char *delegate_command;
+    void (*delegate_next)(struct cni_request *r, uint32_t code, struct str text);
     bool has_ipam, has_delegated_ipam, has_endpoint, has_link; /* to be undone */
     uint64_t wep_revision;
     unsigned n_tries;
@@ -189,8 +213,12 @@ struct cni_remover {
 
 struct cni_server {
     struct loop *loop;
-    struct store *store;
-    struct ipam *ipam;
+    struct store_worker *worker;
+    struct store *store; /* the worker's: in steps only */
+    struct ipam *ipam;   /* likewise */
+    bool may_ask_kube;   /* the store is not where Kubernetes' objects are */
+    struct store *kube;  /* likewise: what a request's kubeconfig named; NULL: none did */
+    char *kube_path;
     struct links *links;
     struct nl *nl;
     struct arena arena; /* settings */
@@ -210,8 +238,15 @@ struct cni_server {
     bool is_batch_timed, is_gathering;
     uint32_t n_batches;
     struct cni_remover removers[CNI_REMOVERS];
-    struct cni_pools *pools; /* of server_ipam_blocks.c; NULL: not read */
+    struct cni_pools *pools; /* of server_ipam_blocks.c; NULL: not read. In steps only */
+    atomic_bool are_pools_stale;
 };
+
+/* ---- server.c: steps ---- */
+/* work(r) where the store's calls may block (store/worker.h), then next(r) on the loop; next
+ * doesn't come when the request has ended meanwhile. work touches only r, the store, the pools. */
+void cni_step(struct cni_request *r, void (*work)(struct cni_request *r),
+              void (*next)(struct cni_request *r));
 
 /* ---- server.c: answers ---- */
 void cni_answer(struct cni_request *r, int exit_code, struct str text);
@@ -225,7 +260,7 @@ void cni_timer(struct cni_request *r, int64_t ms, void (*cb)(struct cni_request 
  * by the node's pod CIDR, as Calico does. */
 void cni_delegate_ipam(struct cni_request *r, const char *command,
                        void (*on_delegated)(struct cni_request *r, uint32_t code, struct str text));
-/* Fails r when ClusterInformation says that the datastore is locked. */
+/* In a step. Fails r when ClusterInformation says that the datastore is locked. */
 MG_NODISCARD int cni_check_ready(struct cni_request *r);
 /* n_pending-- and frees a request that is done. True: it is done, whether freed or not. */
 bool cni_unref(struct cni_request *r);
@@ -237,9 +272,12 @@ MG_NODISCARD int cni_request_take(struct cni_request *r, const uint8_t *body, si
 void cni_request_start(struct cni_request *r);
 
 /* ---- server_pod.c ---- */
-/* Fills r->pod. 0; -1: failed; 1: the Pod object is missing and must be waited for. */
+/* In a step. Fills r->pod but iface. 0; -1: failed; 1: the Pod object is missing and must be waited
+ * for. */
 MG_NODISCARD int cni_identify(struct cni_request *r);
-/* An object of the store, decoded as far as it can be. ERR_NOT_FOUND. */
+/* In a step: opens the API server that r's configuration names, if the store has no Pods. */
+MG_NODISCARD int cni_find_kube(struct cni_request *r);
+/* In a step: an object, decoded as far as it can be. ERR_NOT_FOUND. */
 MG_NODISCARD int cni_read_object(struct cni_server *s, enum kind_id id, struct str ns,
                                  struct str name, struct arena *a, struct object *out,
                                  struct err *e);
@@ -263,6 +301,7 @@ MG_NODISCARD int cni_annotation_texts(struct cni_request *r, const char *key, st
                                       size_t max, struct str_list *out);
 
 /* ---- server_attach.c ---- */
+/* From the store; not in a step. */
 MG_NODISCARD int cni_attachments_load(struct cni_server *s, struct err *e);
 struct cni_attachment *cni_attachment_find(struct cni_server *s, struct str container,
                                            struct str ifname);
@@ -291,8 +330,6 @@ void cni_result(struct cni_request *r, struct str mac_text, struct buf *out);
 void cni_ipam_result(struct cni_request *r, struct buf *out);
 /* Addresses of an IPAM plugin's result, whatever its version. */
 MG_NODISCARD int cni_read_ipam_result(struct cni_request *r, struct str text, struct cni_fail *f);
-const char *cni_mac_text(const uint8_t mac[6], char out[18]);
-MG_NODISCARD int cni_mac_parse(struct str s, uint8_t mac[6]);
 
 /* ---- server_add.c, server_del.c, server_check.c ---- */
 void cni_add(struct cni_request *r);
@@ -301,7 +338,11 @@ void cni_add_retry(struct cni_request *r);
 void cni_del(struct cni_request *r);
 void cni_gc(struct cni_request *r);
 void cni_check(struct cni_request *r);
-/* Is the endpoint in the store, and still this container's? Fills r->fail if not. */
+/* The attachment is what the next step looks at. */
+void cni_look_at(struct cni_request *r, const struct cni_attachment *at);
+/* In a step: fills r->seen. */
+void cni_look(struct cni_request *r);
+/* Was the endpoint in the store, and still this container's? Fills r->fail if not. */
 MG_NODISCARD int cni_check_endpoint(struct cni_request *r, const struct cni_attachment *at);
 void cni_status(struct cni_request *r);
 /* A removal of what the container's attachment still holds; of its addresses alone when there is

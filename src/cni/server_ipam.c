@@ -105,12 +105,15 @@ int cni_ipam_add(struct cni_request *r) {
 
 /* ---- margay-ipam ---- */
 
-static void program_add(struct cni_request *r) {
+static int program_add(struct cni_request *r) {
     struct err e = {0};
     struct object pod = {0};
     bool is_k8s = r->args.ns.n && r->args.pod.n;
     r->pod.ns = is_k8s ? r->args.ns : STR("");
     r->pod.pod = is_k8s ? r->args.pod : STR("");
+    if (cni_find_kube(r) < 0) {
+        return -1;
+    }
     if (is_k8s &&
         cni_read_object(r->s, K_POD, r->args.ns, r->args.pod, &r->arena, &pod, NULL) == 0) {
         r->pod.annotations = pod.meta.annotations;
@@ -120,23 +123,18 @@ static void program_add(struct cni_request *r) {
         store_rollback(r->s->store);
         /* Where the store can't roll back. */
         (void)!cni_ipam_release(r->s, r->pod.handle, NULL);
-        cni_answer_fail(r);
-        return;
+        return -1;
     }
     k = k < 0 ? k : store_commit(r->s->store, &e);
     if (k < 0) {
         store_rollback(r->s->store);
-        (void)cni_fail(&r->fail, CNI_CODE_TRY_LATER, "look at the agent's log",
-                       "the datastore: %.900s", e.msg);
-        cni_answer_fail(r);
-        return;
+        return cni_fail(&r->fail, CNI_CODE_TRY_LATER, "look at the agent's log",
+                        "the datastore: %.900s", e.msg);
     }
-    MG_CLEANUP(buf_fini) struct buf b = BUF_INIT(WIRE_TEXT_MAX);
-    cni_ipam_result(r, &b);
-    cni_answer(r, 0, buf_view(&b));
+    return 0;
 }
 
-void cni_ipam_program(struct cni_request *r) {
+static void work_program(struct cni_request *r) {
     struct err e = {0};
     struct ip46 held[CNI_MAX_IPS];
     size_t n = 0;
@@ -145,7 +143,7 @@ void cni_ipam_program(struct cni_request *r) {
         cni_handle(&r->arena, r->conf.name, r->strings[WIRE_CONTAINERID], r->strings[WIRE_IFNAME]);
     switch (r->cmd) {
     case CNI_CMD_ADD:
-        program_add(r);
+        r->step_code = program_add(r);
         return;
     case CNI_CMD_DEL:
         k = cni_ipam_release(r->s, r->pod.handle, &e);
@@ -154,16 +152,32 @@ void cni_ipam_program(struct cni_request *r) {
         k = cni_ipam_held(r->s, r->pod.handle, held, CNI_MAX_IPS, &n, &e);
         break;
     case CNI_CMD_GC: /* which addresses are whose is known to the plugin that called us */
-        break;
     case CNI_CMD_STATUS:
-        cni_status(r);
-        return;
+        break;
     }
     if (k < 0) {
-        (void)cni_fail(&r->fail, k == ERR_NOT_FOUND ? CNI_CODE_DIFFERENT : CNI_CODE_TRY_LATER,
-                       "margay ipam check says more", "addresses: %.900s", e.msg);
+        r->step_code =
+            cni_fail(&r->fail, k == ERR_NOT_FOUND ? CNI_CODE_DIFFERENT : CNI_CODE_TRY_LATER,
+                     "margay ipam check says more", "addresses: %.900s", e.msg);
+    }
+}
+
+static void program_done(struct cni_request *r) {
+    MG_CLEANUP(buf_fini) struct buf b = BUF_INIT(WIRE_TEXT_MAX);
+    if (r->step_code < 0) {
         cni_answer_fail(r);
         return;
     }
-    cni_answer(r, 0, STR(""));
+    if (r->cmd == CNI_CMD_ADD) {
+        cni_ipam_result(r, &b);
+    }
+    cni_answer(r, 0, buf_view(&b));
+}
+
+void cni_ipam_program(struct cni_request *r) {
+    if (r->cmd == CNI_CMD_STATUS) {
+        cni_status(r);
+    } else {
+        cni_step(r, work_program, program_done);
+    }
 }

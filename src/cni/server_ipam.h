@@ -1,6 +1,6 @@
-/* What the CNI server asks of address management; server_ipam_blocks.c answers by src/ipam. All
- * but the status is called between store_begin and store_commit or alone; a rollback undoes it
- * where the store can. */
+/* What the CNI server asks of address management, in steps (cni_step); server_ipam_blocks.c answers
+ * by src/ipam. All but the status is called between store_begin and store_commit or alone; a
+ * rollback undoes it where the store can. */
 #pragma once
 
 #include "base/ip.h"
@@ -27,5 +27,5 @@ MG_NODISCARD int cni_ipam_held(struct cni_server *s, struct str handle, struct i
                                size_t max, size_t *n, struct err *e);
 /* 0, or why no address could be given to anybody now. */
 MG_NODISCARD int cni_ipam_ready(struct cni_server *s, struct err *e);
-/* A pool, reservation, setting or label of the node has changed. */
+/* Frees what was read of pools and settings. */
 void cni_pools_forget(struct cni_server *s);

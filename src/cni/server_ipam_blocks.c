@@ -104,6 +104,9 @@ static int list_kind(struct cni_server *s, enum kind_id id, struct cni_pools *c,
 static int know(struct cni_server *s, struct err *e) {
     static const enum kind_id kinds[] = {K_IP_POOL, K_IP_RESERVATION, K_IPAM_CONFIGURATION};
     struct object node = {0};
+    if (atomic_exchange(&s->are_pools_stale, false)) {
+        cni_pools_forget(s);
+    }
     if (s->pools) {
         return 0;
     }

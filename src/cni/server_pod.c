@@ -132,6 +132,33 @@ struct str cni_handle(struct arena *a, struct str network, struct str container,
                               STR_FMT(ifname));
 }
 
+int cni_find_kube(struct cni_request *r) {
+    struct cni_server *s = r->s;
+    struct str path = r->conf.kubeconfig;
+    struct err e = {0};
+    if (!s->may_ask_kube || !path.n || (s->kube && str_is(path, s->kube_path))) {
+        return 0;
+    }
+    store_close(TAKE_PTR(s->kube));
+    free(TAKE_PTR(s->kube_path));
+    const char *url =
+        arena_cstr(&r->arena, arena_printf(&r->arena, "kubernetes:%.*s", STR_FMT(path)));
+    if (store_open(url, &s->kube, &e) < 0) {
+        s->kube = NULL;
+        return cni_fail(&r->fail, CNI_CODE_TRY_LATER, "look at kubernetes.kubeconfig",
+                        "the Kubernetes API: %.900s", e.msg);
+    }
+    s->kube_path = strndup(path.p, path.n);
+    mg_assert(s->kube_path != NULL);
+    return 0;
+}
+
+/* Where objects of a kind are. */
+static struct store *home_of(const struct cni_server *s, enum kind_id id) {
+    bool is_calico = str_is(str_c(model_kinds[id].group), "projectcalico.org");
+    return s->kube && !is_calico ? s->kube : s->store;
+}
+
 int cni_read_object(struct cni_server *s, enum kind_id id, struct str ns, struct str name,
                     struct arena *a, struct object *out, struct err *e) {
     struct store_item it;
@@ -139,7 +166,7 @@ int cni_read_object(struct cni_server *s, enum kind_id id, struct str ns, struct
     struct model_errors errs = {.a = a};
     const struct kind *k = &model_kinds[id];
     struct store_key key = {STR(STORE_SPACE_RESOURCES), kind_store_key(k, ns, name, a)};
-    int r = store_get(s->store, key, a, &it, e);
+    int r = store_get(home_of(s, id), key, a, &it, e);
     if (r < 0) {
         return r;
     }
@@ -159,7 +186,7 @@ static bool has_object(struct cni_server *s, enum kind_id id, struct str ns, str
     struct store_item it;
     struct store_key key = {STR(STORE_SPACE_RESOURCES),
                             kind_store_key(&model_kinds[id], ns, name, a)};
-    return store_get(s->store, key, a, &it, NULL) == 0;
+    return store_get(home_of(s, id), key, a, &it, NULL) == 0;
 }
 
 static void add_label(struct arena *a, struct str_map *m, const char *key, struct str value) {
@@ -228,7 +255,7 @@ static int take_source_prefixes(struct cni_request *r) {
 
 static int take_mac(struct cni_request *r) {
     struct str text = cni_annotation(&r->pod.annotations, "cni.projectcalico.org/hwAddr");
-    if (text.n && (cni_mac_parse(text, r->pod.mac) < 0 || (r->pod.mac[0] & 1))) {
+    if (text.n && (mac_parse(text, r->pod.mac) < 0 || (r->pod.mac[0] & 1))) {
         return cni_fail(&r->fail, CNI_CODE_BAD_CONFIG, "such as 02:11:22:33:44:55",
                         "annotation cni.projectcalico.org/hwAddr %s is not the address of one "
                         "interface",
@@ -282,7 +309,6 @@ int cni_identify(struct cni_request *r) {
         cni_name_endpoint(r, false);
         make_labels(r, &r->conf.labels, &r->args.labels);
     }
-    p->iface = cni_iface_name(r);
     p->handle =
         cni_handle(&r->arena, r->conf.name, r->strings[WIRE_CONTAINERID], r->strings[WIRE_IFNAME]);
     make_profiles(r);
@@ -381,7 +407,7 @@ int cni_put_endpoint(struct cni_request *r, struct err *e) {
     put_field(&b, "pod", p->pod);
     put_field(&b, "endpoint", r->strings[WIRE_IFNAME]);
     put_field(&b, "interfaceName", p->iface);
-    put_field(&b, "mac", str_c(cni_mac_text(p->mac, mac)));
+    put_field(&b, "mac", str_c(mac_text(p->mac, mac)));
     put_field(&b, "serviceAccountName", p->service_account);
     put_list(&b, "profiles", &p->profiles);
     buf_puts(&b, ",\"ipNetworks\":[");

@@ -10,6 +10,7 @@
  *                (SCM_RIGHTS) on the first byte of the frame. Whether it is the host's own
  *                namespace is for the agent to judge.
  *     ANSWER     agent to plugin, last: u32 exit code, then what to print, to the end of the body.
+ *                WIRE_EXIT_LATER for a DEL: the plugin leaves it in the spool and succeeds.
  *     DELEGATE   agent to plugin, up to WIRE_DELEGATES_MAX times: strings type, command, stdin.
  *                The plugin runs that program of CNI_PATH with its own environment, in which
  *                CNI_COMMAND is replaced.
@@ -43,6 +44,7 @@
 #define WIRE_BODY_MAX (WIRE_TEXT_MAX + 3 * WIRE_ENV_MAX)
 #define WIRE_DELEGATES_MAX 16u
 #define WIRE_FLAG_NETNS 1u
+#define WIRE_EXIT_LATER 11 /* CNI's "try again later" */
 
 enum wire_type {
     WIRE_REQUEST = 1,

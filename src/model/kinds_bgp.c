@@ -22,6 +22,11 @@ static const char *const CLUSTER_ROUTES[] = {"Enabled", "Disabled", "EnabledIPIP
                                              "EnabledNoEncapOnly", NULL};
 static const char *const NEXT_HOPS[] = {"Auto", "Self", "Keep", NULL};
 static const char *const SOURCES[] = {"UseNodeIP", "None", NULL};
+static const char *const FAMILIES[] = {"IPv4", "IPv6", NULL};
+static const char *const ADD_PATHS[] = {"Both", "Send", "Receive", "Disabled", NULL};
+static const char *const RESTARTS[] = {"Enabled", "HelperOnly", "Disabled", NULL};
+static const char *const ROLES[] = {"Provider", "RouteServer", "RouteServerClient",
+                                    "Customer", "Peer",        NULL};
 static const char *const REVERSE[] = {"Auto", "Manual", NULL};
 
 /* ---- shared ---- */
@@ -182,6 +187,15 @@ const struct kind_def def_bgp_configuration = {
 
 /* ---- BGPPeer ---- */
 
+static const struct field BFD_FIELDS[] = {
+    DURATION("minimumReceiveInterval", "shortest time between packets that we can take; default "
+                                       "300ms"),
+    DURATION("minimumTransmitInterval", "between packets that we send; default 300ms"),
+    {ROW("multiplier", F_INT, "packets that must be lost for the path to count as down"),
+     .flags = FF_RANGE, .min = 1, .max = 255, .dflt = "3"},
+};
+static const struct schema bfd = {.name = "BGPPeerBFD", FIELDS(BFD_FIELDS)};
+
 static const struct field PEER_FIELDS[] = {
     {ROW("node", F_STR, "the node that peers; without it and nodeSelector: all"), .max_len = 253,
      .check = CHECK_NAME},
@@ -209,6 +223,35 @@ static const struct field PEER_FIELDS[] = {
     SELECTOR("localWorkloadSelector", "peer with these pods of the node"),
     {ROW("reversePeering", F_STR, "the same session from the other side by itself"),
      .values = REVERSE, .dflt = "Auto"},
+    /* Margay's own. */
+    {ROW("peerCIDR", F_STR,
+         "instead of peerIP: any neighbour of this range that connects, with "
+         "asNumber"),
+     .check = CHECK_NET},
+    {ROW("interface", F_STR, "interface of a link-local peerIP or peerCIDR"), .check = CHECK_IFACE},
+    {ROW("passive", F_BOOL, "wait for the peer to connect; unset: as Calico computes it")},
+    DURATION("holdTime", "silence after which the peer counts as gone, 0s: never; default 90s"),
+    DURATION("connectRetryTime", "between tries to connect; default 5s"),
+    {ROW("addressFamilies", F_STRS, "families on the session; unset: that of its addresses"),
+     .flags = FF_UNIQUE, .values = FAMILIES},
+    {ROW("addPaths", F_STR, "several paths for a prefix (RFC 7911)"), .values = ADD_PATHS,
+     .dflt = "Both"},
+    {ROW("gracefulRestart", F_STR, "keep routes while the other side restarts (RFC 4724, 8538)"),
+     .values = RESTARTS, .dflt = "Enabled"},
+    DURATION("longLivedRestartTime", "how long stale routes are kept after the restart time (RFC "
+                                     "9494); unset: not at all"),
+    {ROW("maxPrefixes", F_INT,
+         "prefixes of a family that the peer may announce; more end the "
+         "session"),
+     .flags = FF_RANGE, .min = 1, .max = UINT32_MAX},
+    {ROW("extendedMessages", F_BOOL, "messages of up to 65535 bytes (RFC 8654)")},
+    {ROW("extendedNextHop", F_BOOL, "IPv4 routes with IPv6 next hops (RFC 8950)")},
+    {ROW("bfd", F_OBJ, "notice a dead path in less than a second (RFC 5880)"), .sub = &bfd},
+    {ROW("role", F_STR, "what we are to the peer (RFC 9234): leaks between them are stopped"),
+     .values = ROLES},
+    {ROW("routeServerClient", F_BOOL, "the peer is a client of this route server (RFC 7947)")},
+    {ROW("shutdown", F_STR, "no session with the peer, which is told this text (RFC 9003)"),
+     .max_len = 255},
 };
 
 /* Family of an address, ADDRESS:PORT or [ADDRESS]:PORT. */
@@ -236,8 +279,27 @@ static void check_reachable_by(struct mctx *c, const struct at *at, const struct
     }
 }
 
+/* A range of neighbours stands where peerIP would. */
+static void check_peer_cidr(struct mctx *c, const struct at *at, const struct jnode *spec) {
+    static const char *const EXCLUDED[] = {"peerIP", "peerSelector", "localWorkloadSelector",
+                                           "reachableBy"};
+    if (!has_text(spec, "peerCIDR")) {
+        return;
+    }
+    for (size_t i = 0; i < ARRAY_LEN(EXCLUDED); i++) {
+        if (has_text(spec, EXCLUDED[i])) {
+            model_fail_in(c, at, spec, EXCLUDED[i],
+                          "not together with peerCIDR: remove one of them");
+        }
+    }
+    if (!has_as(spec, "asNumber")) {
+        model_fail_in(c, at, spec, "asNumber", "is missing: peerCIDR needs it");
+    }
+}
+
 static void peer_rules(struct mctx *c, const struct at *at, struct jnode *spec, void *out) {
     (void)out;
+    check_peer_cidr(c, at, spec);
     if (has_text(spec, "node") && has_text(spec, "nodeSelector")) {
         model_fail_in(c, at, spec, "node", "not together with nodeSelector: remove one of them");
     }

@@ -1,9 +1,14 @@
+/* See defaults.h. Source of names and values: libcalico-go/lib/clientv3, EnsureInitialized. */
 #include "node/defaults.h"
 
 #include "base/clock.h"
 #include "base/hash.h"
 #include "model/model.h"
+#include "store/worker.h"
 
+#include <sys/random.h>
+
+#include <stdio.h>
 #include <stdlib.h>
 
 static const char *env_or(const char *name, const char *deflt) {
@@ -29,7 +34,7 @@ static int see_pool(void *arg, const struct store_item *it) {
 }
 
 /* calico/node's default pool: only if no pool of the family is there. */
-int default_pool_make(struct store *s, struct err *e) {
+static int make_pool(struct store *s, struct err *e) {
     const char *cidr = env_or("CALICO_IPV4POOL_CIDR", "192.168.0.0/16");
     if (strcmp(env_or("NO_DEFAULT_POOLS", "false"), "true") == 0 || strcmp(cidr, "none") == 0) {
         return 0;
@@ -72,4 +77,54 @@ int default_pool_make(struct store *s, struct err *e) {
     }
     arena_fini(&a);
     return r;
+}
+
+/* Puts it if nothing of that name is there. */
+static int make(struct store *s, enum kind_id id, const char *name, struct str spec,
+                struct err *e) {
+    struct arena a = {0};
+    const struct kind *k = &model_kinds[id];
+    char stamp[32], uid[UUID_TEXT];
+    uuid_v4(uid);
+    struct str text = arena_printf(
+        &a,
+        "{\"apiVersion\":\"projectcalico.org/v3\",\"kind\":\"%s\",\"metadata\":{\"name\":\"%s\","
+        "\"uid\":\"%s\",\"creationTimestamp\":\"%s\"},\"spec\":%.*s}",
+        k->kind, name, uid, clock_rfc3339(clock_wall_ns(), stamp), STR_FMT(spec));
+    struct store_key key = {STR(STORE_SPACE_RESOURCES),
+                            kind_store_key(k, STR(""), str_c(name), &a)};
+    struct store_item it;
+    int r = store_get(s, key, &a, &it, e);
+    if (r == ERR_NOT_FOUND) {
+        r = store_put(s, key, text, REV_NONE, NULL, e);
+    }
+    arena_fini(&a);
+    return r == ERR_EXISTS ? 0 : r;
+}
+
+static int make_cluster(struct store *s, struct err *e) {
+    static const struct {
+        const char *name, *spec;
+    } tiers[] = {{"default", "{\"order\":1000000,\"defaultAction\":\"Deny\"}"},
+                 {"kube-admin", "{\"order\":1000,\"defaultAction\":\"Pass\"}"},
+                 {"kube-baseline", "{\"order\":10000000,\"defaultAction\":\"Pass\"}"}};
+    uint8_t guid[16];
+    char hex[33], spec[256];
+    if (getrandom(guid, sizeof(guid), 0) != (ssize_t)sizeof(guid)) {
+        return err_set(e, -errno, "no random numbers for the cluster's GUID");
+    }
+    hex_encode(guid, sizeof(guid), hex);
+    (void)snprintf(spec, sizeof(spec),
+                   "{\"clusterGUID\":\"%s\",\"clusterType\":\"%s\",\"datastoreReady\":true}", hex,
+                   env_or("CLUSTER_TYPE", "k8s"));
+    int r = make(s, K_CLUSTER_INFORMATION, "default", str_c(spec), e);
+    for (size_t i = 0; r == 0 && i < ARRAY_LEN(tiers); i++) {
+        r = make(s, K_TIER, tiers[i].name, str_c(tiers[i].spec), e);
+    }
+    return r;
+}
+
+int defaults_make(struct store *s, struct err *e) {
+    int r = store_is_quick(s) ? 0 : make_cluster(s, e);
+    return r < 0 ? r : make_pool(s, e);
 }

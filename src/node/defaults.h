@@ -3,5 +3,6 @@
 
 #include "store/store.h"
 
-/* The default pool, from CALICO_IPV4POOL_…, if there is none of the family. */
-MG_NODISCARD int default_pool_make(struct store *s, struct err *e);
+/* The default pool, from CALICO_IPV4POOL_…, if there is none of the family; where other programs
+ * of Calico may meet ours (not in the embedded store) ClusterInformation and the tiers, too. */
+MG_NODISCARD int defaults_make(struct store *s, struct err *e);

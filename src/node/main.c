@@ -2,6 +2,7 @@
 #include "node/node.h"
 
 #include "base/log.h"
+#include "store/store.h"
 
 #include <getopt.h>
 #include <limits.h>
@@ -21,7 +22,10 @@ static void usage(FILE *f) {
         "  --node-name NAME  name of this node (NODENAME; default: the host's name)\n"
         "  --state-dir DIR   default /var/lib/margay (MARGAY_STATE_DIR)\n"
         "  --run-dir DIR     where agent.sock is; default /run/margay, or the state dir if given\n"
-        "  --datastore URL   default sqlite:STATE_DIR/margay.db (MARGAY_DATASTORE)\n"
+        "  --datastore URL   default sqlite:STATE_DIR/margay.db (MARGAY_DATASTORE; "
+        "DATASTORE_TYPE,\n"
+        "                    ETCD_ENDPOINTS … as with Calico); etcd:http://HOST:PORT[,…],\n"
+        "                    kubernetes:[KUBECONFIG][?context=NAME]\n"
         "  --config FILE     default /etc/margay/margay.yaml\n"
         "\n"
         "Felix' settings are taken from FELIX_…, the file, and FelixConfiguration, in this\n"
@@ -29,6 +33,7 @@ static void usage(FILE *f) {
         "\n"
         "examples:\n"
         "  margay node --node-name pi\n"
+        "  margay node --datastore etcd:http://10.0.0.1:2379,http://10.0.0.2:2379\n"
         "  FELIX_HEALTHENABLED=true margay node --state-dir /tmp/try\n",
         f);
 }
@@ -69,7 +74,7 @@ int node_main(int argc, char **argv) {
     char name[256] = "", db[PATH_MAX + 16];
     struct node_options o = {.state_dir = env_or("MARGAY_STATE_DIR", NULL),
                              .run_dir = env_or("MARGAY_RUN_DIR", NULL),
-                             .datastore = env_or("MARGAY_DATASTORE", NULL),
+                             .datastore = store_url_from_env(),
                              .config_file = "/etc/margay/margay.yaml"};
     optind = 1;
     for (int c; (c = getopt_long(argc, argv, "h", longs, NULL)) != -1;) {

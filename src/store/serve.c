@@ -30,18 +30,20 @@ struct store_reply {
 
 struct store_server {
     struct loop *loop;
-    struct store *store;
+    struct store *store; /* for watches */
+    struct store_worker *worker;
     struct store_server_hooks hooks;
     void *arg;
     VEC(struct conn *) conns;
 };
 
-struct store_server *store_server_new(struct loop *l, struct store *s,
+struct store_server *store_server_new(struct loop *l, struct store *s, struct store_worker *w,
                                       const struct store_server_hooks *hooks, void *arg) {
     struct store_server *x = calloc(1, sizeof(*x));
     mg_assert(x != NULL);
     x->loop = l;
     x->store = s;
+    x->worker = w;
     x->hooks = *hooks;
     x->arg = arg;
     return x;
@@ -104,7 +106,7 @@ static void send_body(struct conn *c, struct str body) {
     flush_out(c);
 }
 
-static void send_code(struct conn *c, int code, const char *message, uint64_t revision) {
+static void put_code(struct buf *out, int code, const char *message, uint64_t revision) {
     MG_CLEANUP(buf_fini) struct buf b = BUF_INIT(8192);
     buf_printf(&b, "{\"code\":%d", code);
     if (code < 0) {
@@ -114,7 +116,12 @@ static void send_code(struct conn *c, int code, const char *message, uint64_t re
         buf_printf(&b, ",\"revision\":\"%llu\"", (unsigned long long)revision);
     }
     buf_putc(&b, '}');
-    send_body(c, buf_view(&b));
+    rpc_frame(out, buf_view(&b));
+}
+
+static void send_code(struct conn *c, int code, const char *message, uint64_t revision) {
+    put_code(&c->out, code, message, revision);
+    flush_out(c);
 }
 
 static void put_item(struct buf *b, const struct store_item *it) {
@@ -129,7 +136,17 @@ static void put_item(struct buf *b, const struct store_item *it) {
     buf_printf(b, ",\"revision\":\"%llu\"}", (unsigned long long)it->revision);
 }
 
-/* ---- requests ---- */
+static void reply_frames(struct store_reply *r, struct buf *frames);
+
+/* ---- requests: jobs of the store's worker ---- */
+
+struct op_job {
+    struct store_reply *reply;
+    struct arena a;
+    struct jnode *q;
+    struct buf out; /* frames */
+    void (*op)(struct store *s, struct op_job *j);
+};
 
 static struct store_key key_of(const struct jnode *q) {
     return (struct store_key){jnode_str(jnode_getc(q, "space")), jnode_str(jnode_getc(q, "key"))};
@@ -141,31 +158,31 @@ static bool number(const struct jnode *q, const char *name, uint64_t deflt, uint
     return !n || str_to_u64(n->s, out) == 0;
 }
 
-static void op_get(struct conn *c, const struct jnode *q, struct arena *a) {
+static void op_get(struct store *s, struct op_job *j) {
     struct store_item it;
     struct err e;
-    int r = store_get(c->server->store, key_of(q), a, &it, &e);
+    int r = store_get(s, key_of(j->q), &j->a, &it, &e);
     if (r < 0) {
-        send_code(c, r, e.msg, 0);
+        put_code(&j->out, r, e.msg, 0);
         return;
     }
     MG_CLEANUP(buf_fini) struct buf b = BUF_INIT(OUT_MAX);
     buf_printf(&b, "{\"code\":0,\"revision\":\"%llu\",\"value\":", (unsigned long long)it.revision);
     json_quote(&b, it.value);
     buf_putc(&b, '}');
-    send_body(c, buf_view(&b));
+    rpc_frame(&j->out, buf_view(&b));
 }
 
 struct listing {
-    struct conn *c;
+    struct buf *out;
     struct buf b;
     uint64_t revision; /* set before the first item comes */
 };
 
-static void send_items(struct listing *l) {
+static void put_items(struct listing *l) {
     if (l->b.n) {
         buf_puts(&l->b, "]}");
-        rpc_frame(&l->c->out, buf_view(&l->b));
+        rpc_frame(l->out, buf_view(&l->b));
         buf_reset(&l->b);
     }
 }
@@ -179,40 +196,50 @@ static int on_list_item(void *arg, const struct store_item *it) {
     }
     put_item(&l->b, it);
     if (l->b.n > LIST_FRAME_BYTES) {
-        send_items(l);
+        put_items(l);
     }
-    return l->c->out.overflow ? ERR_TOO_BIG : 0;
+    return l->out->overflow ? ERR_TOO_BIG : 0;
 }
 
-static void op_list(struct conn *c, const struct jnode *q) {
-    struct listing l = {c, BUF_INIT(OUT_MAX), 0};
+static void op_list(struct store *s, struct op_job *j) {
+    struct listing l = {&j->out, BUF_INIT(OUT_MAX), 0};
     struct err e;
-    struct store_key k = key_of(q);
+    struct store_key k = key_of(j->q);
     if (!k.key.p) {
         k.key = STR("");
     }
-    int r = store_list(c->server->store, k, &l.revision, on_list_item, &l, &e);
+    int r = store_list(s, k, &l.revision, on_list_item, &l, &e);
     if (r == 0) {
-        send_items(&l);
+        put_items(&l);
     }
     buf_fini(&l.b);
-    send_code(c, r, r < 0 ? e.msg : "", l.revision);
+    put_code(&j->out, r, r < 0 ? e.msg : "", l.revision);
 }
 
-static void op_write(struct conn *c, const struct jnode *q, bool is_delete) {
+static void op_put(struct store *s, struct op_job *j) {
     uint64_t expect, revision = 0;
     struct err e;
-    if (!number(q, "expect", REV_ANY, &expect)) {
-        send_code(c, ERR_INVALID, "expect: not a revision", 0);
+    if (!number(j->q, "expect", REV_ANY, &expect)) {
+        put_code(&j->out, ERR_INVALID, "expect: not a revision", 0);
         return;
     }
-    int r = is_delete ? store_delete(c->server->store, key_of(q), expect, &e)
-                      : store_put(c->server->store, key_of(q), jnode_str(jnode_getc(q, "value")),
-                                  expect, &revision, &e);
-    if (r == 0 && is_delete) {
-        revision = store_revision(c->server->store);
+    int r = store_put(s, key_of(j->q), jnode_str(jnode_getc(j->q, "value")), expect, &revision, &e);
+    put_code(&j->out, r, r < 0 ? e.msg : "", revision);
+}
+
+static void op_delete(struct store *s, struct op_job *j) {
+    uint64_t expect;
+    struct err e;
+    if (!number(j->q, "expect", REV_ANY, &expect)) {
+        put_code(&j->out, ERR_INVALID, "expect: not a revision", 0);
+        return;
     }
-    send_code(c, r, r < 0 ? e.msg : "", revision);
+    int r = store_delete(s, key_of(j->q), expect, &e);
+    put_code(&j->out, r, r < 0 ? e.msg : "", r == 0 ? store_revision(s) : 0);
+}
+
+static void op_revision(struct store *s, struct op_job *j) {
+    put_code(&j->out, 0, "", store_revision(s));
 }
 
 static void on_watch_item(void *arg, const struct store_item *it) {
@@ -253,39 +280,72 @@ static void op_watch(struct conn *c, const struct jnode *q) {
     send_code(c, r, r < 0 ? e.msg : "", from);
 }
 
+static struct store_reply *owe(struct conn *c) {
+    struct store_reply *reply = calloc(1, sizeof(*reply));
+    mg_assert(reply != NULL);
+    reply->conn = c;
+    c->owed = reply;
+    return reply;
+}
+
+static void on_op(struct store *s, void *arg) {
+    struct op_job *j = arg;
+    j->op(s, j);
+}
+
+static void on_op_done(void *arg, int code) {
+    struct op_job *j = arg;
+    if (code < 0) {
+        put_code(&j->out, ERR_UNAVAILABLE, "the agent is stopping", 0);
+    }
+    reply_frames(j->reply, &j->out);
+    buf_fini(&j->out);
+    arena_fini(&j->a);
+    free(j);
+}
+
+/* The ops that ask the store. */
+static const struct {
+    const char *name;
+    void (*op)(struct store *s, struct op_job *j);
+} store_ops[] = {{"get", op_get},
+                 {"list", op_list},
+                 {"put", op_put},
+                 {"delete", op_delete},
+                 {"revision", op_revision}};
+
 static void handle(struct conn *c, struct str body) {
-    struct arena a = {0};
-    struct jnode *q = NULL;
+    struct op_job *j = calloc(1, sizeof(*j));
+    mg_assert(j != NULL);
+    j->out = BUF_INIT(OUT_MAX);
     struct err e;
     struct store_server *s = c->server;
     struct jlimits lim = json_limits_default;
     lim.max_bytes = lim.max_string = RPC_BODY_MAX;
-    int r = json_parse(body, &lim, &a, &q, &e);
-    struct str op = jnode_str(jnode_getc(q, "op"));
+    int r = json_parse(arena_dup(&j->a, body), &lim, &j->a, &j->q, &e);
+    struct str op = jnode_str(jnode_getc(j->q, "op"));
+    for (size_t i = 0; r == 0 && i < ARRAY_LEN(store_ops); i++) {
+        if (str_is(op, store_ops[i].name)) {
+            j->op = store_ops[i].op;
+            j->reply = owe(c);
+            store_worker_run(s->worker, on_op, on_op_done, j);
+            return;
+        }
+    }
     if (r < 0) {
         send_code(c, r, e.msg, 0);
-    } else if (str_is(op, "get")) {
-        op_get(c, q, &a);
-    } else if (str_is(op, "list")) {
-        op_list(c, q);
-    } else if (str_is(op, "put") || str_is(op, "delete")) {
-        op_write(c, q, str_is(op, "delete"));
-    } else if (str_is(op, "revision")) {
-        send_code(c, 0, "", store_revision(s->store));
     } else if (str_is(op, "watch")) {
-        op_watch(c, q);
+        op_watch(c, j->q);
     } else {
-        struct store_reply *reply = calloc(1, sizeof(*reply));
-        mg_assert(reply != NULL);
-        reply->conn = c;
-        c->owed = reply;
-        if (!s->hooks.op || !s->hooks.op(s->arg, q, reply)) {
+        struct store_reply *reply = owe(c);
+        if (!s->hooks.op || !s->hooks.op(s->arg, j->q, reply)) {
             c->owed = NULL;
             free(reply);
             send_code(c, ERR_INVALID, "unknown op", 0);
         }
     }
-    arena_fini(&a);
+    arena_fini(&j->a);
+    free(j);
 }
 
 /* Takes whole frames off the input while no answer is owed. */
@@ -347,17 +407,28 @@ void store_server_connection(struct store_server *s, int take_fd) {
     c->poll = loop_poll_new(s->loop, c->fd, LOOP_READ, on_poll, c);
 }
 
-void store_reply_send(struct store_reply *r, struct str body) {
+static void reply_frames(struct store_reply *r, struct buf *frames) {
     struct conn *c = r->conn;
     free(r);
     if (!c) {
         return;
     }
     c->owed = NULL;
-    send_body(c, body);
+    if (frames->overflow) {
+        c->is_closing = true;
+    } else {
+        buf_str(&c->out, buf_view(frames));
+        flush_out(c);
+    }
     if (!c->is_busy) {
         c->is_busy = true;
         pump(c);
         after(c);
     }
+}
+
+void store_reply_send(struct store_reply *r, struct str body) {
+    MG_CLEANUP(buf_fini) struct buf b = BUF_INIT(OUT_MAX);
+    rpc_frame(&b, body);
+    reply_frames(r, &b);
 }

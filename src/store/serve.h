@@ -3,7 +3,7 @@
 #pragma once
 
 #include "base/loop.h"
-#include "store/store.h"
+#include "store/worker.h"
 
 struct jnode;
 struct store_server;
@@ -16,7 +16,8 @@ struct store_server_hooks {
 
 enum { STORE_SERVER_MAX_CONNECTIONS = 128 };
 
-struct store_server *store_server_new(struct loop *l, struct store *s,
+/* s: what watches are made of; w: its worker, or another handle's of the same store. */
+struct store_server *store_server_new(struct loop *l, struct store *s, struct store_worker *w,
                                       const struct store_server_hooks *hooks, void *arg);
 /* Open replies must not be used any more. */
 void store_server_free(struct store_server *s);

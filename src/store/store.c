@@ -2,7 +2,10 @@
  * anything is kept is the drivers' affair (driver.h). */
 #include "store/driver.h"
 
-static const struct store_driver *const drivers[] = {&store_sqlite, &store_agent};
+#include <stdlib.h>
+
+static const struct store_driver *const drivers[] = {&store_sqlite, &store_agent, &store_etcd,
+                                                     &store_kube};
 
 int store_open(const char *url, struct store **out, struct err *e) {
     struct str u = str_c(url);
@@ -29,6 +32,28 @@ int store_open(const char *url, struct store **out, struct err *e) {
     return err_set(e, ERR_INVALID,
                    "datastore URL \"%.200s\": no driver for \"%.*s:\"; this build has %s", url,
                    scheme.n > 40 ? 40 : (int)scheme.n, scheme.p, known);
+}
+
+static struct str env(const char *name) {
+    const char *v = getenv(name);
+    return v && v[0] ? str_c(v) : STR_NULL;
+}
+
+const char *store_url_from_env(void) {
+    static const char *const types[] = {"DATASTORE_TYPE", "FELIX_DATASTORETYPE",
+                                        "CALICO_DATASTORE_TYPE"};
+    struct str type = STR_NULL;
+    if (env("MARGAY_DATASTORE").p) {
+        return env("MARGAY_DATASTORE").p;
+    }
+    for (size_t i = 0; i < ARRAY_LEN(types) && !type.p; i++) {
+        type = env(types[i]);
+    }
+    if (str_ieq(type, STR("kubernetes"))) {
+        return "kubernetes:";
+    }
+    bool is_etcd = str_ieq(type, STR("etcdv3")) || (!type.p && env("ETCD_ENDPOINTS").p);
+    return is_etcd ? "etcd:" : NULL;
 }
 
 void store_close(struct store *s) {

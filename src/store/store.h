@@ -43,6 +43,10 @@ struct store_item {
  */
 MG_NODISCARD int store_open(const char *url, struct store **out, struct err *e);
 void store_close(struct store *s);
+/* The URL that the environment names, as with Calico: MARGAY_DATASTORE, else DATASTORE_TYPE
+ * (kubernetes, etcdv3; FELIX_DATASTORETYPE, CALICO_DATASTORE_TYPE, too), else etcd if
+ * ETCD_ENDPOINTS is set. NULL: none. */
+const char *store_url_from_env(void);
 
 /* ERR_NOT_FOUND when absent. */
 MG_NODISCARD int store_get(struct store *s, struct store_key k, struct arena *a,

@@ -85,8 +85,9 @@ static int print_answer(const uint8_t *text, size_t n, int exit_code, struct fai
     return rc < 0 ? fail_set(f, CNI_IO, "", "writing to stdout: %s", strerror(-rc)) : exit_code;
 }
 
-/* A DEL that no agent takes: left for it, except for what only a plugin can do, to run another IPAM
- * plugin, which is done now. If that fails the runtime comes again, and the DEL is queued twice. */
+/* A DEL that no agent takes, or not now: left for it, except for what only a plugin can do, to run
+ * another IPAM plugin, which is done now. If that fails the runtime comes again, and the DEL is
+ * queued twice. */
 static int queue_del(const struct request *r, const struct conf *c, struct fail *f) {
     static uint8_t out[WIRE_TEXT_MAX];
     size_t n = 0;
@@ -111,6 +112,9 @@ static int ask(struct request *r, const struct conf *c, struct fail *f) {
         return -1;
     }
     enum agent_result res = agent_call(r, &text, &n, &exit_code, f);
+    if (res == AGENT_ANSWERED && r->cmd == CNI_DEL && exit_code == WIRE_EXIT_LATER) {
+        return queue_del(r, c, f); /* its datastore is away, say: a runtime must not be stuck */
+    }
     if (res == AGENT_ANSWERED) {
         return print_answer(text, n, exit_code, f);
     }

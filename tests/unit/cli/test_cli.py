@@ -126,6 +126,36 @@ class CliTest(unittest.TestCase):
         for shell in ('bash', 'zsh', 'fish'):
             self.assertIn('margay', self.run_cli('completion', shell))
 
+    def test_everything_moves_from_store_to_store(self):
+        block = ('{"apiVersion":"margay.io/v1","kind":"StoredItem","space":"i",'
+                 '"key":"/ipam/v2/handle/x","value":{"handleID":"x","block":{},"deleted":false}}')
+        self.run_cli('apply', '-f', '-', stdin=POOL + '---\n' + NAMESPACE)
+        self.assertIn('1 created', self.run_cli('datastore', 'import', '-f', '-', stdin=block))
+        self.run_cli('datastore', 'lock')
+        text = self.run_cli('datastore', 'export')
+        self.assertIn(block, text)
+        self.assertIn('"datastoreReady":false', text)
+        with tempfile.TemporaryDirectory() as other:
+            # The later flag counts.
+            flag = ('--state-dir', other)
+            self.assertIn('4 created', self.run_cli('datastore', 'import', '-f', '-', *flag, stdin=text))
+            self.assertEqual(self.run_cli('datastore', 'export', *flag), text)
+            self.assertIn('0 created, 0 replaced, 4 unchanged',
+                          self.run_cli('datastore', 'import', '-f', '-', *flag, stdin=text))
+            changed = text.replace('10.44.0.0/16', '10.45.0.0/16')
+            error = self.run_cli('datastore', 'import', '-f', '-', *flag, stdin=changed, code=1)
+            self.assertIn('IPPool lab: is there already and says something else', error)
+            self.run_cli('datastore', 'import', '--overwrite', '-f', '-', *flag, stdin=changed)
+            self.assertIn('10.45.0.0/16', self.run_cli('get', 'ippools', *flag))
+        self.run_cli('datastore', 'unlock')
+        self.assertIn('"datastoreReady":true', self.run_cli('datastore', 'export'))
+
+    def test_a_broken_export_is_named_by_line_and_the_rest_is_imported(self):
+        text = 'nonsense\n---\n{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"ok"}}\n'
+        error = self.run_cli('datastore', 'import', '-f', '-', stdin=text, code=1)
+        self.assertIn('stdin:1:', error)
+        self.assertIn('ok', self.run_cli('get', 'ns'))
+
 
 if __name__ == '__main__':
     unittest.main()

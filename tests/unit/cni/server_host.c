@@ -36,7 +36,7 @@ struct host {
     size_t n_waits, n_asked;
 };
 
-static void when_enforced(void *arg, uint64_t revision, int64_t timeout_ms MG_UNUSED,
+static void when_enforced(void *arg, struct str key MG_UNUSED, uint64_t revision, int64_t timeout_ms MG_UNUSED,
                           void (*cb)(void *, int), void *cb_arg) {
     struct host *h = arg;
     h->n_asked++;
@@ -216,7 +216,8 @@ int main(int argc, char **argv) {
         return 4;
     }
     struct cni_server_settings s = {.node_name = str_c(argv[3]), .links = h.links};
-    h.server = cni_server_new(h.loop, h.store, ipam, &s, &ops, &h, &e);
+    struct store_worker *worker = store_worker_new(h.loop, h.store);
+    h.server = cni_server_new(h.loop, h.store, worker, ipam, &s, &ops, &h, &e);
     if (!h.server) {
         (void)fprintf(stderr, "%s\n", e.msg);
         return 5;
@@ -226,6 +227,7 @@ int main(int argc, char **argv) {
     printf("ready\n");
     (void)fflush(stdout);
     loop_run(h.loop);
+    store_worker_free(worker);
     cni_server_free(h.server);
     links_free(h.links);
     close_ipam(ipam);

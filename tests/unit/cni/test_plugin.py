@@ -246,6 +246,12 @@ class WithAgent(Case):
         self.assertEqual((p.returncode, p.stdout, agent.request["flags"]), (0, b"", 1))
         self.assertEqual(self.spooled(), [])
 
+    def test_del_that_the_agent_cannot_do_now_is_queued(self):
+        agent, p = self.call("DEL", answers(11, b'{"code": 11}'))
+        agent.finish()
+        self.assertEqual((p.returncode, p.stdout), (0, b""))
+        self.assertEqual(len(self.spooled()), 1)
+
     def test_del_without_a_namespace(self):
         for netns in ["", None, "/gone", "/dev/null"]:
             with self.subTest(netns):
