@@ -103,8 +103,7 @@ static int fail(struct err *e, const char *node, const redisContext *c) {
     return err_set(e, ERR_UNAVAILABLE, "redis %s: %s", node, c ? c->errstr : "out of memory");
 }
 
-static int answer(redisContext *c, void *reply, const char *node, const char *what,
-                  struct err *e) {
+static int answer(redisContext *c, void *reply, const char *node, const char *what, struct err *e) {
     redisReply *rp = reply;
     if (!rp) {
         return fail(e, node, c);
@@ -421,9 +420,9 @@ static void subscribe(void *arg) {
               (long long)r->o->interval_s);
         loop_timer_start(r->every, r->o->interval_s * 1000, r->o->interval_s * 1000);
     }
-    if (answer(r->sub, redisCommand(r->sub, "PSUBSCRIBE __keyspace@%llu__:*",
-                                    (unsigned long long)db),
-               "", "PSUBSCRIBE", &e) < 0) {
+    if (answer(r->sub,
+               redisCommand(r->sub, "PSUBSCRIBE __keyspace@%llu__:*", (unsigned long long)db), "",
+               "PSUBSCRIBE", &e) < 0) {
         sub_lost(r, e.msg);
         return;
     }

@@ -56,10 +56,8 @@ static int fn_lookup_ipv6(FUNC_ARGS) {
 }
 
 static const struct vtype VT_UINT16 = {.kind = VK_UINT, .name = "uint16"};
-static const struct vfield srv_fields[] = {{"Target", &VT_STRING},
-                                           {"Port", &VT_UINT16},
-                                           {"Priority", &VT_UINT16},
-                                           {"Weight", &VT_UINT16}};
+static const struct vfield srv_fields[] = {
+    {"Target", &VT_STRING}, {"Port", &VT_UINT16}, {"Priority", &VT_UINT16}, {"Weight", &VT_UINT16}};
 static const struct vtype VT_SRV = {
     .kind = VK_RECORD, .name = "net.SRV", .fields = srv_fields, .n_fields = 4};
 static const struct vtype VT_SRV_PTR = {.kind = VK_PTR, .name = "*net.SRV", .elem = &VT_SRV};

@@ -242,6 +242,9 @@ def test_file(c):
     assert 's=newer' in dest.read_text()
     (folder / 'b.yml').write_text('s: mended\n')
     wait_until(lambda: 's=mended' in dest.read_text(), 'the mended file')
+    c.template('a', 'new template {{getv "/s"}}')
+    process.send_signal(signal.SIGHUP)
+    wait_until(lambda: has(dest, 'new template mended'), 'the new template after SIGHUP')
     c.finish(process)
 
 
@@ -283,8 +286,9 @@ def test_many(c):
         groups['g5'][f'n{i}'] = 'more'
         c.values(all='x', **groups)
     wait_until(lambda: (c.out / 't5').read_text().count('more') == 20, 'all changes', 120)
+    time.sleep(1)
     print(f'    20 changes at once: {len(lines(log)) - 2} reloads')
-    assert len(lines(log)) - 2 <= 10, lines(log)
+    assert 1 <= len(lines(log)) - 2 <= 10, lines(log)
     c.finish(process)
     rounds = [line for line in c.log.splitlines() if 'confd round' in line]
     print('    first:', rounds[0].split('confd round ')[1])
@@ -351,8 +355,6 @@ def test_redis(c):
         redis_cli(port, '-n', '2', 'SET', '/app/v', 'v')
         redis_cli(port, '-n', '2', 'HSET', '/app/h', 'f1', 'one', 'f2', 'two')
         redis_cli(port, '-n', '2', 'RPUSH', '/app/list', 'x')
-        for i in range(1500):
-            pass
         redis_cli(port, '-n', '2', 'EVAL',
                   "for i=1,1500 do redis.call('SET', '/app/many/'..i, i) end", '0')
         dest = c.resource('a', '{{getv "/app/v"}} {{range gets "/app/h/*"}}{{.Key}}={{.Value}} {{end}}'

@@ -164,6 +164,25 @@ def outside(lab, folder):
     return control
 
 
+def check_frr(lab, folder, agent):
+    """The example for FRR, as its own parser reads it."""
+    if not shutil.which('vtysh'):
+        print('FRR left out: vtysh is not installed')
+        return
+    confdir, config = folder / 'frr', folder / 'frr.conf'
+    shutil.copytree(ROOT / 'deploy' / 'confd', confdir)
+    text = (confdir / 'conf.d' / 'frr.toml.example').read_text()
+    (confdir / 'conf.d' / 'bird.toml').write_text('\n'.join(
+        line for line in text.replace('/etc/frr/frr.conf', str(config)).splitlines()
+        if not line.startswith('reload_cmd')))
+    lab.run('n1', [MARGAY, 'confd', '-onetime', '-backend', 'calico', '-datastore',
+                   f'agent:{agent.state}/agent.sock', '-confdir', str(confdir), '-node-name', 'n1'])
+    made = config.read_text()
+    for line in ('router bgp 64512', f' neighbor {address(200)} remote-as 65001',
+                 f'  neighbor {address(2, 6)} activate', 'ip route 10.80.1.0/26 blackhole'):
+        assert line in made.splitlines(), made
+
+
 def main():
     """The scenario."""
     if not shutil.which('bird') and not os.path.exists('/usr/sbin/bird'):
@@ -183,6 +202,7 @@ def main():
                     birds[name] = Bird(lab, name, folder / name, agent.state)
                 for bird in birds.values():
                     bird.start()
+                check_frr(lab, folder, agent)
                 scenario(lab, agent, birds, tor)
     finally:
         for log in folder.glob('n*/log'):
