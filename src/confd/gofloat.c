@@ -52,6 +52,9 @@ static void digits_shortest(struct digits *out, double f) {
 }
 
 static void add_digits(struct buf *b, const struct digits *d, int from, int to) {
+    if (!buf_reserve(b, (size_t)(to > from ? to - from : 0))) {
+        return;
+    }
     for (int i = from; i < to; i++) {
         buf_putc(b, i >= 0 && i < d->n ? d->d[i] : '0');
     }
@@ -155,7 +158,7 @@ static void format_x(struct buf *b, double f, char format, int precision) {
     if (precision > 0 || (precision < 0 && mantissa)) {
         buf_putc(b, '.');
     }
-    for (int i = 0; precision < 0 ? mantissa != 0 : i < precision; i++) {
+    for (int i = 0; (precision < 0 ? mantissa != 0 : i < precision) && !b->overflow; i++) {
         buf_putc(b, hex[mantissa >> 60 & 15]);
         mantissa <<= 4;
     }

@@ -49,7 +49,7 @@ struct tmpl_limits {
     size_t max_output_bytes; /* [64 MiB] */
     size_t max_memory_bytes; /* of values made while executing [256 MiB] */
     uint64_t max_steps;      /* actions and function calls [100 million] */
-    int64_t max_ns;          /* [10 s] */
+    int64_t max_ns;          /* [60 s] */
 };
 
 #define TMPL_TEXT_MAX ((size_t)16 << 20) /* bytes of a template's text */

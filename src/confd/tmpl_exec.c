@@ -15,7 +15,7 @@ static const struct tmpl_limits default_limits = {
     .max_output_bytes = (size_t)64 << 20,
     .max_memory_bytes = (size_t)256 << 20,
     .max_steps = 100000000,
-    .max_ns = 10LL * 1000 * 1000 * 1000,
+    .max_ns = 60LL * 1000 * 1000 * 1000,
 };
 
 /* NAME:LINE:COL of the node that messages point at. */

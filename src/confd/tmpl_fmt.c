@@ -4,12 +4,16 @@
 /* Widths and precisions above this are refused, as in Go. */
 #define FMT_NUMBER_MAX 1000000
 
-static void padding(struct printer *p, int n) {
-    char *q = n > 0 ? buf_reserve(p->b, (size_t)n) : NULL;
+static void fill(struct buf *b, char c, int n) {
+    char *q = n > 0 ? buf_reserve(b, (size_t)n) : NULL;
     if (q) {
-        memset(q, p->f.zero ? '0' : ' ', (size_t)n);
-        p->b->n += (size_t)n;
+        memset(q, c, (size_t)n);
+        b->n += (size_t)n;
     }
+}
+
+static void padding(struct printer *p, int n) {
+    fill(p->b, p->f.zero ? '0' : ' ', n);
 }
 
 void fmt_pad(struct printer *p, struct str s) {
@@ -95,10 +99,9 @@ void fmt_integer(struct printer *p, uint64_t u, unsigned base, bool is_signed, u
     } else if (p->f.sharp && base == 8 && zeros <= 0 && digits.p[0] != '0') {
         buf_putc(&b, '0');
     }
-    for (int i = 0; i < zeros; i++) {
-        buf_putc(&b, '0');
-    }
+    fill(&b, '0', zeros);
     buf_str(&b, digits);
+    p->b->overflow |= b.overflow;
     pad_without_zeros(p, buf_view(&b));
     buf_fini(&b);
 }
@@ -126,10 +129,9 @@ void fmt_unicode(struct printer *p, uint64_t u) {
     int least = p->f.has_precision && p->precision > 4 ? p->precision : 4;
     struct buf b = BUF_INIT(p->b->max);
     buf_puts(&b, "U+");
-    for (; n < least; least--) {
-        buf_putc(&b, '0');
-    }
+    fill(&b, '0', least - n);
     buf_add(&b, start, (size_t)n);
+    p->b->overflow |= b.overflow;
     if (p->f.sharp && u <= RUNE_MAX && rune_is_print((uint32_t)u)) {
         buf_puts(&b, " '");
         rune_add(&b, (uint32_t)u);
@@ -166,16 +168,19 @@ static void keep_zeros(struct buf *num, char format, int precision) {
         digits -= num->n == 2 && num->p[1] == '0';
         buf_putc(num, '.');
     }
-    for (; digits > 0; digits--) {
-        buf_putc(num, '0');
-    }
+    fill(num, '0', digits);
     buf_add(num, exponent, n_exponent);
 }
 
 void fmt_float(struct printer *p, double f, char format, int precision) {
     precision = p->f.has_precision ? p->precision : precision;
-    struct buf num = BUF_INIT((size_t)FMT_NUMBER_MAX * 2);
+    struct buf num = BUF_INIT(p->b->max);
     go_format_float(&num, f, format, precision);
+    if (num.overflow || p->b->max < 2) {
+        p->b->overflow = true;
+        buf_fini(&num);
+        return;
+    }
     char sign = '+';
     if (num.p[0] == '-' || num.p[0] == '+') {
         sign = num.p[0];

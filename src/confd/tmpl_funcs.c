@@ -41,11 +41,11 @@ int value_convert(const struct value *v, const struct vtype *to, struct value *o
 
 /* An index into n elements (n itself passes, as in Go). */
 static int index_of(const struct value *v, size_t n, size_t *out, struct err *e) {
-    if (!v->type) {
+    if (!v->type && !v->is_iface) {
         return ERR_GO(e, "cannot index slice/array with nil");
     }
-    if (!is_int_like(v->type)) {
-        return ERR_GO(e, "cannot index slice/array with type %s", v->type->name);
+    if (v->is_iface || !is_int_like(v->type)) {
+        return ERR_GO(e, "cannot index slice/array with type %s", value_type_name(v));
     }
     if (v->i < 0 || v->u > n) {
         return ERR_GO(e, "index out of range: %lld", (long long)v->i);
@@ -156,8 +156,8 @@ static int do_slice(const struct tmpl_call *c, const struct value *args, size_t 
     size_t cap = is_string ? item.n : item.list ? item.list->cap : 0;
     size_t at[3] = {0, length_of(&item), cap};
     for (size_t i = 1; i < n; i++) {
-        struct value index = value_concrete(args[i]);
-        int r = index_of(&index, cap, &at[i - 1], e);
+        /* Go's slice does not look into interfaces here, as its index does. */
+        int r = index_of(&args[i], cap, &at[i - 1], e);
         if (r < 0) {
             return r;
         }

@@ -3,8 +3,9 @@
 #include "confd/tmpl_fmt.h"
 
 /* Maps, functions and pointers print as an address in Go. Here it is always the same, so that a
- * file does not change from run to run. */
+ * file does not change from run to run; as long as it is in Go. */
 #define ADDRESS 0xc000010000ULL
+#define FUNC_ADDRESS 0x500000ULL
 
 static void print_nested(struct printer *p, const struct value *v, uint32_t verb, unsigned depth);
 
@@ -124,8 +125,8 @@ static void print_string(struct printer *p, const struct value *v, struct str s,
 }
 
 static void print_pointer(struct printer *p, const struct value *v, uint32_t verb) {
-    uint64_t u = value_is_nil(v) ? 0 : ADDRESS;
     enum vkind kind = v->type->kind;
+    uint64_t u = value_is_nil(v) ? 0 : kind == VK_FUNC ? FUNC_ADDRESS : ADDRESS;
     struct value as_uint = value_uint(u);
     if (kind != VK_LIST && kind != VK_MAP && kind != VK_PTR && kind != VK_FUNC) {
         bad_verb(p, v, verb);
@@ -339,7 +340,7 @@ void print_arg(struct printer *p, const struct value *v, uint32_t verb) {
         return;
     }
     enum vkind kind = v->type->kind;
-    bool is_plain = kind <= VK_STRING && !v->type->string;
+    bool is_plain = (kind <= VK_STRING && !v->type->string) || v->type == &VT_BYTES;
     if (is_plain || !print_by_method(p, v, verb)) {
         print_kind(p, v, verb, 0);
     }

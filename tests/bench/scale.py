@@ -9,6 +9,8 @@ import re
 import shutil
 import subprocess
 
+import templates
+
 
 class Setting:
     """Where the programs are, the lab, and how thorough to be."""
@@ -269,6 +271,7 @@ SECTIONS = [
     ('load', 'All policies at once', load),
     ('churn', 'A cluster in motion', churn),
     ('store', 'The embedded store', store),
+    ('confd', 'Templates', templates.confd),
     ('memory', 'Resident memory of the agent', memory),
 ]
 

@@ -1,6 +1,6 @@
 /* Template cases against what Go's text/template made of them (tests/data/confd/templates, filled
  * in by tests/data/confd/gen): the same output, the same error. Each case is a test of its own. */
-#include "world.h"
+#include "template_world.h"
 
 #include "base/vec.h"
 
@@ -12,10 +12,15 @@
 
 #include <cmocka.h>
 
-static void render(const struct jnode *c, struct buf *out, struct err *e) {
+struct template_case {
+    const struct jnode *node, *data; /* data: of its file */
+};
+
+static void render(const struct template_case *tc, struct buf *out, struct err *e) {
+    const struct jnode *c = tc->node, *own = jnode_getc(c, "data");
     struct arena a = {0};
     struct tmpl_set *set = NULL;
-    struct value data = value_concrete(world_value(&a, jnode_getc(c, "data")));
+    struct value data = value_concrete(world_value(&a, own ? own : tc->data));
     int r = tmpl_parse(STR("t"), jnode_str(jnode_getc(c, "text")), &world_funcs, 1, &set, e);
     if (r == 0) {
         r = tmpl_execute(set, data, NULL, NULL, out, e);
@@ -26,10 +31,11 @@ static void render(const struct jnode *c, struct buf *out, struct err *e) {
 }
 
 static void t_case(void **state) {
-    const struct jnode *c = *state;
+    const struct template_case *tc = *state;
+    const struct jnode *c = tc->node;
     struct buf out = BUF_INIT(1 << 20);
     struct err e = {0};
-    render(c, &out, &e);
+    render(tc, &out, &e);
     struct str text = jnode_str(jnode_getc(c, "text"));
     struct str want = jnode_str(jnode_getc(c, "out"));
     struct str want_err = jnode_str(jnode_getc(c, "err"));
@@ -58,20 +64,22 @@ int main(int argc, char **argv) {
     VEC(struct CMUnitTest) tests = {0};
     for (int i = 1; i < argc; i++) {
         struct buf b = BUF_INIT(16 << 20);
-        struct jnode *cases;
+        struct jnode *file;
         struct err e = {0};
         read_file(argv[i], &b);
         struct str text = arena_dup(&a, buf_view(&b));
         buf_fini(&b);
-        if (json_parse(text, &json_limits_default, &a, &cases, &e) < 0) {
+        if (json_parse(text, &json_limits_default, &a, &file, &e) < 0) {
             (void)fprintf(stderr, "%s: %s\n", argv[i], e.msg);
+            arena_fini(&a);
             return 1;
         }
-        jnode_each (it, cases) {
+        jnode_each (it, jnode_getc(file, "cases")) {
+            struct template_case *tc = arena_new(&a, struct template_case);
+            *tc = (struct template_case){it, jnode_getc(file, "data")};
+            const char *name = arena_cstr(&a, jnode_str(jnode_getc(it, "name")));
             vec_push(&tests,
-                     (struct CMUnitTest){.name = arena_cstr(&a, jnode_str(jnode_getc(it, "name"))),
-                                         .test_func = t_case,
-                                         .initial_state = it});
+                     (struct CMUnitTest){.name = name, .test_func = t_case, .initial_state = tc});
         }
     }
     int failed = _cmocka_run_group_tests("templates", tests.p, tests.n, NULL, NULL);

@@ -1,7 +1,7 @@
 /* Answers template cases on standard input as tests/data/confd/gen's "serve" does: a line "TEXT
  * DATA" in hexadecimal becomes "ok OUT" or "err MESSAGE OUT". tests/fuzz/tmpl_diff.py compares the
  * two. */
-#include "world.h"
+#include "template_world.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -53,7 +53,7 @@ int main(void) {
     char *line = NULL;
     size_t cap = 0;
     for (ssize_t n; (n = getline(&line, &cap, stdin)) > 0;) {
-        answer(str_trim(str_n(line, (size_t)n)));
+        answer(str_n(line, (size_t)n - (line[n - 1] == '\n')));
     }
     free(line);
     return 0;

@@ -1,22 +1,17 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
 	"text/template"
 	"time"
 )
 
-type counter struct{ n int }
-
-func (c *counter) Write(p []byte) (int, error) {
-	c.n += len(p)
-	return len(p), nil
-}
-
-// Renders TEMPLATE with DATA ROUNDS times: microseconds a round, bytes of one output.
+// Renders TEMPLATE with DATA ROUNDS times; prints what tests/bench/bench_template.c prints.
 func bench(args []string) {
 	text, err := os.ReadFile(args[0])
 	need(err)
@@ -26,12 +21,20 @@ func bench(args []string) {
 	need(err)
 	data := value(json.RawMessage(raw))
 	t := template.Must(template.New("t").Funcs(funcs).Parse(string(text)))
-	out := counter{}
+	var out bytes.Buffer
 	begin := time.Now()
 	for i := 0; i < rounds; i++ {
-		out.n = 0
+		out.Reset()
 		need(t.Execute(&out, data))
 	}
 	took := time.Since(begin)
-	fmt.Printf("%.3f us, %d bytes\n", float64(took.Microseconds())/float64(rounds), out.n)
+	var sum uint64
+	for _, c := range out.Bytes() {
+		sum = sum*31 + uint64(c)
+	}
+	status, err := os.ReadFile("/proc/self/status")
+	need(err)
+	_, peak, _ := strings.Cut(string(status), "VmHWM:")
+	fmt.Printf("us %.3f\nbytes %d\nsum %d\npeak_kib %s\n", float64(took.Nanoseconds())/1000/float64(rounds),
+		out.Len(), sum, strings.Fields(peak)[0])
 }

@@ -1,4 +1,4 @@
-// The data and functions that template cases use; tests/unit/confd/world.c is the same in C.
+// The data and functions that template cases use; tests/unit/confd/template_world.c is the same in C.
 package main
 
 import (
@@ -34,9 +34,18 @@ type Level int
 
 func (l Level) String() string { return "level-" + strconv.Itoa(int(l)) }
 
+func asciiUpper(b []byte) []byte {
+	for i, c := range b {
+		if c >= 'a' && c <= 'z' {
+			b[i] = c - 32
+		}
+	}
+	return b
+}
+
 var funcs = template.FuncMap{
 	"add":   func(a, b int) int { return a + b },
-	"upper": func(s string) string { return strings.ToUpper(s) },
+	"upper": func(s string) string { return string(asciiUpper([]byte(s))) },
 	"join":  func(l []string, sep string) string { return strings.Join(l, sep) },
 	"fail":  func(s string) (string, error) { return "", errors.New("failed: " + s) },
 	"any":   func(v interface{}) interface{} { return v },
@@ -190,7 +199,7 @@ func value(raw json.RawMessage) interface{} {
 		for _, v := range read[[]json.RawMessage](raw) {
 			out = append(out, value(v))
 		}
-		return out
+		return out[:len(out):len(out)] // ours have no room behind them
 	case text[0] == '{':
 		o := read[object](raw)
 		for k, v := range o {

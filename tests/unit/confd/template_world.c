@@ -1,5 +1,5 @@
-/* See world.h. Descriptions are trusted: they come with the tests. */
-#include "world.h"
+/* See template_world.h. Descriptions are trusted: they come with the tests. */
+#include "template_world.h"
 
 #include <ctype.h>
 #include <stdlib.h>
