@@ -66,7 +66,7 @@ static struct str from_server(struct redis *r, struct str key) {
     struct str sep = separator(r);
     struct buf b = BUF_INIT(KV_KEY_MAX * 2);
     buf_putc(&b, '/');
-    for (size_t i = 0; i < key.n;) {
+    for (size_t i = str_starts(key, sep) ? sep.n : 0; i < key.n;) {
         if (str_starts(str_sub(key, i, key.n), sep)) {
             buf_putc(&b, '/');
             i += sep.n;

@@ -38,7 +38,9 @@ static int lookup(const struct tmpl_call *c, struct str name, int family, struct
         }
     }
     freeaddrinfo(all);
-    qsort(found, n, sizeof(*found), str_cmp_qsort);
+    if (n > 1) {
+        qsort(found, n, sizeof(*found), str_cmp_qsort);
+    }
     *out = value_strings(c->arena, found, n);
     return 0;
 }
