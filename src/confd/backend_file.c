@@ -36,14 +36,18 @@ static struct file_backend *self_of(struct backend *b) {
 /* Go's FormatFloat(f, 'f', -1, 64): the shortest digits that read back equal, never an exponent. */
 static void put_float(struct buf *b, double f) {
     char text[400];
-    int digits = 1, e10 = 0;
+    int digits = 1;
+    int64_t e10 = 0;
     double back = 0;
     do {
         snprintf(text, sizeof(text), "%.*e", digits - 1, f);
-        (void)sscanf(text, "%lf", &back);
-    } while (back != f && digits++ < 17);
-    (void)sscanf(strchr(text, 'e'), "e%d", &e10);
-    buf_printf(b, "%.*f", digits - 1 > e10 ? digits - 1 - e10 : 0, f);
+    } while ((str_to_double(str_c(text), &back) < 0 || back != f) && digits++ < 17);
+    const char *exp = strchr(text, 'e') + 1;
+    if (str_to_i64(str_c(exp + (*exp == '+')), &e10) < 0) {
+        e10 = 0;
+    }
+    int decimals = digits - 1 - (int)e10;
+    buf_printf(b, "%.*f", decimals > 0 ? decimals : 0, f);
 }
 
 struct walk {
