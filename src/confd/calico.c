@@ -259,6 +259,13 @@ static void put_peer(struct out *o, const struct conf_peer *p) {
 
 /* ---- pools, blocks, services, filters ---- */
 
+/* As Calico's first API called them. */
+static struct str mode_name(struct str mode) {
+    return str_ieq(mode, STR("CrossSubnet")) ? STR("cross-subnet")
+           : str_ieq(mode, STR("Always"))    ? STR("always")
+                                             : STR("");
+}
+
 static void put_pool(struct out *o, const struct object *pool) {
     const struct jnode *spec = spec_of(pool);
     struct prefix p;
@@ -273,9 +280,8 @@ static void put_pool(struct out *o, const struct object *pool) {
     struct buf b = BUF_INIT(4096);
     buf_printf(&b, "{\"cidr\":\"%.*s\",\"ipip\":\"%s\"", STR_FMT(cidr_text(o, &p)),
                has_ipip ? "tunl0" : "");
-    put_string(&b, "ipip_mode", has_ipip ? lower(o, ipip) : STR(""));
-    put_string(&b, "vxlan_mode",
-               vxlan.n && !str_ieq(vxlan, STR("Never")) ? lower(o, vxlan) : STR(""));
+    put_string(&b, "ipip_mode", mode_name(ipip));
+    put_string(&b, "vxlan_mode", mode_name(vxlan));
     buf_printf(&b, ",\"masquerade\":%s,\"disabled\":%s,\"disableBGPExport\":%s}",
                nat && nat->type == J_BOOL && nat->b ? "true" : "false",
                disabled && disabled->type == J_BOOL && disabled->b ? "true" : "false",
