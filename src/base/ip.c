@@ -161,3 +161,32 @@ uint64_t ip_hash(const struct ip46 *ip) {
     memcpy(&b, ip->b + 8, 8);
     return hash_u64(a ^ hash_u64(b ^ ip->family));
 }
+
+const char *mac_text(const uint8_t mac[6], char out[MAC_TEXT_MAX]) {
+    (void)snprintf(out, MAC_TEXT_MAX, "%02x:%02x:%02x:%02x:%02x:%02x", mac[0], mac[1], mac[2],
+                   mac[3], mac[4], mac[5]);
+    return out;
+}
+
+static int hex_digit(char c) {
+    return c >= '0' && c <= '9'   ? c - '0'
+           : c >= 'a' && c <= 'f' ? c - 'a' + 10
+           : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                  : -1;
+}
+
+int mac_parse(struct str s, uint8_t mac[6]) {
+    uint8_t m[6];
+    if (s.n != 17) {
+        return -EINVAL;
+    }
+    for (size_t i = 0; i < 6; i++) {
+        int hi = hex_digit(s.p[i * 3]), lo = hex_digit(s.p[i * 3 + 1]);
+        if (hi < 0 || lo < 0 || (i < 5 && s.p[i * 3 + 2] != ':' && s.p[i * 3 + 2] != '-')) {
+            return -EINVAL;
+        }
+        m[i] = (uint8_t)(hi << 4 | lo);
+    }
+    memcpy(mac, m, 6);
+    return 0;
+}

@@ -49,3 +49,8 @@ uint64_t prefix_offset(const struct prefix *p, const struct ip46 *ip);
 /* Adds n to an address; false on wrap-round. */
 bool ip_add(struct ip46 *ip, uint64_t n);
 uint64_t ip_hash(const struct ip46 *ip);
+
+/* MAC addresses: "02:11:22:33:44:55" (or with '-'). 0 or -EINVAL. */
+MG_NODISCARD int mac_parse(struct str s, uint8_t mac[6]);
+enum { MAC_TEXT_MAX = 18 };
+const char *mac_text(const uint8_t mac[6], char out[MAC_TEXT_MAX]);

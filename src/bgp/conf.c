@@ -366,7 +366,7 @@ bool bgp_conf_is_ignored(const struct bgp_conf *c, struct str interface) {
 /* ---- all of it ---- */
 
 static int compare_peers(const void *x, const void *y) {
-    return str_cmp(((const struct conf_peer *)x)->c.name, ((const struct conf_peer *)y)->c.name);
+    return str_cmp(((const struct conf_peer *)x)->session, ((const struct conf_peer *)y)->session);
 }
 
 static int compare_routes(const void *x, const void *y) {

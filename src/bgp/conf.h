@@ -35,7 +35,9 @@ struct conf_input {
 enum conf_peer_type { CONF_MESH, CONF_NODE_PEER, CONF_GLOBAL_PEER, CONF_WORKLOAD_PEER };
 
 struct conf_peer {
-    struct peer_config c; /* filters are owned by the conf */
+    struct peer_config c; /* filters are owned by the conf. Its name says where the peer is, so that
+                             a session outlives a change of what it is for */
+    struct str session;   /* Calico's name of it: "Mesh_10_0_0_2" */
     enum conf_peer_type type;
     struct str resource; /* name of the BGPPeer; "" for the mesh */
     struct str node;     /* the Calico node that it is; "" if none */
@@ -76,7 +78,7 @@ struct bgp_conf {
     bool bind_node_ip;
     enum log_conf_level { CONF_LOG_UNSET = -1 } log_level; /* else enum log_level */
     uint32_t priority[BGP_N_FAMILIES];                     /* normal metric */
-    struct conf_peer *peers;                               /* sorted by name */
+    struct conf_peer *peers;                               /* sorted by session */
     size_t n_peers;
     struct conf_route *routes; /* sorted by prefix */
     size_t n_routes;
@@ -106,6 +108,8 @@ bool bgp_conf_is_ignored(const struct bgp_conf *c, struct str interface);
 /* The whole as text, one line a thing: for `margay bgp --check` and tests. Passwords are hidden. */
 void bgp_conf_print(const struct bgp_conf *c, struct buf *b);
 
+/* Is the kind of any use here? */
+bool bgp_conf_uses(enum kind_id kind);
 /* Reads FILE: YAML documents of projectcalico.org/v3 and v1 Secret, Service, EndpointSlice, Node.
  * All or nothing; ERR_INVALID with "FILE:LINE: KIND/NAME: PATH: …" for each error in errors. The
  * objects live in a. */

@@ -240,9 +240,13 @@ static bool is_taken(const struct build *b, const struct where *w) {
 }
 
 static struct conf_peer *add_peer(struct build *b, const struct where *w, enum conf_peer_type type,
-                                  struct str name, struct str resource) {
-    struct conf_peer p = {.type = type, .resource = arena_dup(b->a, resource)};
-    p.c.name = name;
+                                  struct str session, struct str resource) {
+    struct conf_peer p = {.type = type, .session = session, .resource = arena_dup(b->a, resource)};
+    char text[IP_TEXT_MAX];
+    p.c.name = !w->ip.family ? session
+               : w->port == BGP_PORT || !w->port
+                   ? arena_printf(b->a, "%s", ip_text(&w->ip, text))
+                   : arena_printf(b->a, "%s port %u", ip_text(&w->ip, text), w->port);
     p.c.address = w->ip;
     p.c.port = w->port;
     p.c.role = BGP_ROLE_NONE;

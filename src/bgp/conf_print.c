@@ -43,7 +43,7 @@ static void print_peer(struct buf *b, const struct conf_peer *p) {
     static const char *const RESTARTS[] = {"", "helper", "off"};
     const struct peer_config *c = &p->c;
     char text[IP_TEXT_MAX];
-    buf_printf(b, "peer %.*s type=%s", STR_FMT(c->name), TYPES[p->type]);
+    buf_printf(b, "peer %.*s type=%s", STR_FMT(p->session), TYPES[p->type]);
     print_text(b, "of", p->resource);
     print_ip(b, "ip", &c->address);
     if (c->range.ip.family) {

@@ -194,8 +194,8 @@ struct reading {
     size_t n_bad;
 };
 
-static bool is_of_use(const struct kind *k) {
-    switch (k->id) {
+bool bgp_conf_uses(enum kind_id kind) {
+    switch (kind) {
     case K_BGP_CONFIGURATION:
     case K_BGP_FILTER:
     case K_BGP_PEER:
@@ -227,7 +227,7 @@ static void fail(struct reading *r, const struct jnode *at, const char *fmt, ...
 static void take_document(struct reading *r, struct jnode *doc) {
     const struct jnode *version = conf_get(doc, "apiVersion"), *name = conf_get(doc, "kind");
     const struct kind *k = kind_by_type(jnode_str(version), jnode_str(name));
-    if (!k || !is_of_use(k)) {
+    if (!k || !bgp_conf_uses(k->id)) {
         fail(r, name ? name : doc,
              "found kind %.*s of %.*s, allowed are BGPConfiguration, BGPFilter, BGPPeer, Node, "
              "IPPool, BlockAffinity and WorkloadEndpoint of projectcalico.org/v3, and v1 Secret, "

@@ -181,9 +181,10 @@ static void gather(const struct speaker *s, const struct rib_node *n, struct cho
 }
 
 static void drop_by_med(const struct speaker *s, struct choice *ch) {
-    bool is_out[CANDIDATES] = {false};
+    bool is_out[CANDIDATES];
     unsigned kept = 0;
     for (unsigned i = 0; i < ch->n; i++) {
+        is_out[i] = false;
         for (unsigned j = 0; j < ch->n && !is_out[i]; j++) {
             is_out[i] = med(s, ch->c[j]) < med(s, ch->c[i]) && med_counts(s, ch->c[i], ch->c[j]);
         }

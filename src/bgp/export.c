@@ -58,7 +58,8 @@ static struct group *find_group(struct speaker *s, const struct group_key *k,
                                 const struct bgp_filter *filter) {
     for (size_t i = 0; i < s->groups.n; i++) {
         struct group *g = s->groups.p[i];
-        if (g && memcmp(&g->key, k, sizeof(*k)) == 0 && bgp_filter_eq(g->filter, filter)) {
+        if (g && g->n_chans && memcmp(&g->key, k, sizeof(*k)) == 0 &&
+            bgp_filter_eq(g->filter, filter)) {
             return g;
         }
     }
@@ -92,7 +93,9 @@ void group_join(struct speaker *s, struct peer *p, enum bgp_family f) {
     if (!g) {
         g = new_group(s, &k, p->cfg.family[f].export);
     }
-    g->n_chans++;
+    if (++g->n_chans == 2) {
+        walk_group(s, g); /* what the first one gave was left out for him alone */
+    }
     p->chan[f].group = g;
     out_join(s, g, &p->chan[f]);
     g->is_awake = false;
@@ -116,11 +119,18 @@ void group_leave(struct speaker *s, struct peer *p, enum bgp_family f) {
     p->chan[f].group = NULL;
     if (--g->n_chans == 0) {
         group_drop_cache(s, g);
-        out_free_group(s, g);
-        bgp_filter_unref(g->filter);
-        s->groups.p[g->id] = NULL;
-        free(g);
+        s->is_walking = true; /* its list goes in slices */
     }
+}
+
+bool group_bury(struct speaker *s, struct group *g, unsigned max) {
+    if (!out_free_some(s, g, max)) {
+        return false;
+    }
+    bgp_filter_unref(g->filter);
+    s->groups.p[g->id] = NULL;
+    free(g);
+    return true;
 }
 
 /* ---- may it go? ---- */
@@ -390,6 +400,11 @@ static const struct route *best_for_client(struct speaker *s, struct group *g, u
     return best;
 }
 
+/* The routes of a group's only member need no place in its list. */
+static bool is_for_nobody(const struct group *g, const struct route *r) {
+    return g->n_chans == 1 && r->peer && g->first && g->first->chans.p[0]->peer == r->peer;
+}
+
 static void update_one(struct speaker *s, struct group *g, uint32_t node, struct rib_node *n) {
     const struct route *best = n->routes ? pool_at(&s->routes, n->routes) : NULL;
     uint32_t attr = 0;
@@ -398,7 +413,7 @@ static void update_one(struct speaker *s, struct group *g, uint32_t node, struct
     }
     if (g->key.is_rs) {
         best = best ? best_for_client(s, g, node, n, &attr) : NULL;
-    } else if (best) {
+    } else if (best && !is_for_nobody(g, best)) {
         struct export_why why;
         attr = export_attr(s, g, node, best, &why);
     }
@@ -443,7 +458,7 @@ static void update_paths(struct speaker *s, struct group *g, uint32_t node,
     for (unsigned i = 0; i < count; i++) {
         const struct route *r = pool_at(&s->routes, paths[i]);
         struct export_why why;
-        uint32_t attr = export_attr(s, g, node, r, &why);
+        uint32_t attr = is_for_nobody(g, r) ? 0 : export_attr(s, g, node, r, &why);
         if (attr) {
             out_set(s, g, node, paths[i], r->peer, attr);
             paths[kept++] = paths[i];
@@ -465,6 +480,9 @@ static void update_paths(struct speaker *s, struct group *g, uint32_t node,
 
 void group_update(struct speaker *s, struct group *g, uint32_t node, bool is_best_new) {
     struct rib_node *n = rib_at(&s->rib[g->key.family], node);
+    if (!g->n_chans) {
+        return; /* it is on its way out */
+    }
     if (g->key.addpath) {
         update_paths(s, g, node, n);
     } else if (is_best_new || g->key.is_rs) {

@@ -334,7 +334,10 @@ static bool reach_list(struct speaker *s, struct peer *p, struct bgp_update *u,
         return true;
     }
     u->attrs.next_hop = l.is_classic ? u->next_hop : u->mp_next_hop;
-    u->attrs.link_local = l.is_classic ? (struct ip46){0} : u->mp_link_local;
+    u->attrs.link_local = u->mp_link_local;
+    if (l.is_classic) {
+        memset(&u->attrs.link_local, 0, sizeof(u->attrs.link_local));
+    }
     struct import m = {.s = s, .p = p, .f = l.family, .attr_in = attr_intern(s->attrs, &u->attrs)};
     m.base = import_base(s, p, l.family, m.attr_in, &m.why);
     note_leak(s, p, &m);

@@ -130,6 +130,8 @@ static void see_route(struct bgp_kernel *k, const struct route *r, bool is_gone)
         see_ours(k, r, is_gone);
     } else {
         kernel_foreign_set(k, r, is_gone);
+        k->has_leftovers = k->has_leftovers || (r->protocol == KERNEL_BIRD && !k->is_alone &&
+                                                k->is_scanning && !k->is_ready);
     }
 }
 
@@ -494,8 +496,8 @@ static void set_fixed(struct bgp_kernel *k, const struct prefix *p, uint32_t tak
     kernel_mark(k, p, en);
 }
 
-/* Blackholes of blocks, so that packets to pods that are not there don't loop; and the ways to
- * peers that reachableBy names. */
+/* Blackholes of blocks, so that packets to pods that are not there don't loop (where no agent
+ * writes them); and the ways to peers that reachableBy names. */
 static void set_fixed_routes(struct bgp_kernel *k) {
     for (size_t i = 0; i < k->fixed.n; i++) {
         set_fixed(k, &k->fixed.p[i], 0);
@@ -503,7 +505,7 @@ static void set_fixed_routes(struct bgp_kernel *k) {
     vec_clear(&k->fixed);
     for (size_t i = 0; i < k->conf->n_routes; i++) {
         const struct conf_route *r = &k->conf->routes[i];
-        if (r->is_block && r->prefix.len < ip_bits(&r->prefix.ip) &&
+        if (k->is_alone && r->is_block && r->prefix.len < ip_bits(&r->prefix.ip) &&
             bgp_conf_kernel(k->conf, &r->prefix, NULL) != KERNEL_REJECT) {
             uint32_t metric = k->conf->priority[r->prefix.ip.family == IP_V6];
             set_fixed(k, &r->prefix, way_intern(k->ways, RTN_BLACKHOLE, metric, NULL, 0));
@@ -561,6 +563,7 @@ void bgp_kernel_watch(struct bgp_kernel *k, const struct ip46 *ip, const struct 
         struct watch *w = &k->watches.p[i];
         if (ip_eq(&w->ip, ip) && ip_eq(&w->link_local, link_local)) {
             vec_swap_remove(&k->watches, i);
+            k->watches_changed = true; /* another has its place */
             break;
         }
     }
@@ -648,6 +651,15 @@ int bgp_kernel_addr_owner(const struct bgp_kernel *k, const struct ip46 *ip) {
         }
     }
     return 0;
+}
+
+bool bgp_kernel_is_connected(const struct bgp_kernel *k, const struct ip46 *ip) {
+    for (size_t i = 0; i < k->addrs.n; i++) {
+        if (prefix_has_ip(&k->addrs.p[i].net, ip)) {
+            return true;
+        }
+    }
+    return false;
 }
 
 void bgp_kernel_stats(const struct bgp_kernel *k, struct kernel_stats *out) {

@@ -31,7 +31,7 @@ struct bgp_kernel;
 
 /* Reads links, addresses and routes of the calling thread's network namespace. Local routes are
  * told by the first bgp_kernel_configure. is_alone: all routes of our protocol are ours; else those
- * over the agent's tunnels are the agent's, and routes that BIRD left are taken over. Caller owns
+ * over the agent's tunnels and blackholes are the agent's, and routes that BIRD left are taken over. Caller owns
  * *out. */
 MG_NODISCARD int bgp_kernel_new(struct loop *l, const struct kernel_ops *ops, void *arg,
                                 bool is_alone, struct bgp_kernel **out, struct err *e);
@@ -60,12 +60,15 @@ void bgp_kernel_addrs(const struct bgp_kernel *k, int ifindex, struct ip46 *v4, 
 /* The interface that has this address; 0: none. */
 int bgp_kernel_addr_owner(const struct bgp_kernel *k, const struct ip46 *ip);
 
+/* Is it an address of a network that we are on? */
+bool bgp_kernel_is_connected(const struct bgp_kernel *k, const struct ip46 *ip);
+
 struct kernel_stats {
     size_t n_routes;    /* of ours in the kernel */
     size_t n_waiting;   /* not written yet */
     size_t n_conflicts; /* prefixes that somebody else's route of that metric keeps from us */
     size_t n_foreign;
-    uint64_t n_writes, n_failures, n_repairs, n_scans;
+    uint64_t n_writes, n_failures, n_scans;
 };
 void bgp_kernel_stats(const struct bgp_kernel *k, struct kernel_stats *out);
 /* What the kernel has of ours for a prefix, as `ip route` would say it; false: nothing. Appended.

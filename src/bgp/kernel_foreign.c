@@ -34,7 +34,7 @@ bool kernel_is_ours(const struct bgp_kernel *k, const struct route *r) {
         return false;
     }
     if (r->type == RTN_BLACKHOLE) {
-        return true;
+        return k->is_alone; /* the agent writes those of the node's blocks */
     }
     return r->type == RTN_UNICAST && has_gateway && (k->is_alone || !is_tunnel(k, r->oif));
 }
@@ -196,7 +196,7 @@ size_t kernel_resolve(const struct bgp_kernel *k, const struct kernel_hop *hop,
     return n;
 }
 
-void kernel_watches_tell(struct bgp_kernel *k) {
+static void tell_watches(struct bgp_kernel *k) {
     for (size_t i = 0; i < k->watches.n; i++) {
         struct watch *w = &k->watches.p[i];
         struct kernel_hop hop = {w->ip, w->link_local, w->ifindex, 1};
@@ -216,7 +216,13 @@ void kernel_watches_tell(struct bgp_kernel *k) {
         k->ops.nexthop(k->arg, &copy.ip, &copy.link_local, copy.is_reachable, cost,
                        str_c(copy.interface));
     }
-    k->watches_changed = false;
+}
+
+void kernel_watches_tell(struct bgp_kernel *k) {
+    do { /* the answer to one may be another question */
+        k->watches_changed = false;
+        tell_watches(k);
+    } while (k->watches_changed);
 }
 
 /* ---- local routes ---- */
@@ -234,9 +240,10 @@ static bool is_special(const struct prefix *p) {
 }
 
 /* What BIRD's learn takes: not the kernel's own, not redirects; and no router advertisements, nor
- * what a BIRD of this node left. */
+ * what a BIRD of this node left, nor the agent's blackholes, which stand for blocks. */
 static bool is_learned(const struct foreign *f) {
-    return f->protocol != RTPROT_KERNEL && f->protocol != RTPROT_REDIRECT &&
+    return !(f->protocol == KERNEL_PROTOCOL && f->type == RTN_BLACKHOLE) &&
+           f->protocol != RTPROT_KERNEL && f->protocol != RTPROT_REDIRECT &&
            f->protocol != KERNEL_BIRD && f->protocol != PROTO_RA;
 }
 

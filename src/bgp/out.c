@@ -253,13 +253,11 @@ void out_restart(struct speaker *s, struct chan *c) {
     out_wake(s, g);
 }
 
-void out_free_group(struct speaker *s, struct group *g) {
-    while (g->first) {
-        cohort_free(s, g->first);
-    }
-    while (g->head) {
+bool out_free_some(struct speaker *s, struct group *g, unsigned max) {
+    while (g->head && max-- > 0) {
         free_entry(s, g, g->head, false);
     }
+    return g->head == 0;
 }
 
 /* Another cohort at the same place: one is enough. Afterwards c's marker has an entry behind it, or
@@ -301,7 +299,7 @@ static void leave_behind(struct speaker *s, struct cohort *c, const struct chan 
 
 /* ---- encoding ---- */
 
-enum { WINDOW = 2048, BUCKETS = 4096, WINDOW_BYTES = 64 * 1024 };
+enum { WINDOW = 2048, BUCKETS = 4096, WINDOW_BYTES = 64 * 1024, SOURCES = 32 };
 /* A piece of the list, sorted by attributes: bucket 0 is withdrawals. */
 struct window {
     unsigned n, n_buckets;
@@ -309,7 +307,9 @@ struct window {
     uint16_t next[WINDOW];                        /* in the bucket; UINT16_MAX: last */
     uint16_t first[WINDOW + 1], last[WINDOW + 1]; /* of buckets; UINT16_MAX: empty */
     uint32_t attr[WINDOW + 1];
-    uint16_t slots[BUCKETS]; /* open addressing by attribute: bucket, 0 is empty */
+    uint16_t slots[BUCKETS];   /* open addressing by attribute: bucket, 0 is empty */
+    uint16_t sources[SOURCES]; /* peers whose routes are in it */
+    unsigned n_sources;        /* SOURCES + 1: more than fit */
 };
 
 static unsigned bucket_of(struct window *w, uint32_t attr, bool *is_new) {
@@ -332,8 +332,20 @@ static unsigned bucket_of(struct window *w, uint32_t attr, bool *is_new) {
     return b;
 }
 
+static void note_source(struct window *w, uint16_t peer) {
+    for (unsigned i = 0; i < w->n_sources && i < SOURCES; i++) {
+        if (w->sources[i] == peer) {
+            return;
+        }
+    }
+    if (w->n_sources < SOURCES) {
+        w->sources[w->n_sources] = peer;
+    }
+    w->n_sources += w->n_sources <= SOURCES;
+}
+
 static void window_fill(struct speaker *s, const struct cohort *c, struct window *w) {
-    w->n = w->n_buckets = 0;
+    w->n = w->n_buckets = w->n_sources = 0;
     w->first[0] = UINT16_MAX;
     memset(w->slots, 0, sizeof(w->slots));
     size_t bytes = 0;
@@ -346,6 +358,7 @@ static void window_fill(struct speaker *s, const struct cohort *c, struct window
         unsigned b = bucket_of(w, o->attr, &is_new);
         bytes += is_new ? attr_get(s->attrs, o->attr)->n_bytes + 64 : 0;
         bytes += s->rib[c->group->key.family].addr_bytes + 5;
+        note_source(w, o->source);
         uint16_t k = (uint16_t)w->n++;
         w->entry[k] = i;
         w->next[k] = UINT16_MAX;
@@ -569,13 +582,12 @@ static void window_done(struct speaker *s, struct cohort *c, const struct window
     }
 }
 
-static bool has_source(const struct speaker *s, const struct window *w, uint16_t peer) {
-    for (unsigned i = 0; i < w->n; i++) {
-        if (out_at(s, w->entry[i])->source == peer) {
-            return true;
-        }
+static bool has_source(const struct window *w, uint16_t peer) {
+    bool has = w->n_sources > SOURCES;
+    for (unsigned i = 0; i < w->n_sources && !has; i++) {
+        has = w->sources[i] == peer;
     }
-    return false;
+    return has;
 }
 
 /* One piece of the list for all members of ch's cohort. False: there is none. */
@@ -594,7 +606,7 @@ static bool produce(struct speaker *s, struct chan *ch) {
     struct chunk *shared = NULL;
     for (size_t i = 0; i < c->chans.n; i++) {
         struct peer *p = chan_peer(s, c->chans.p[i]);
-        bool is_own = has_source(s, &w, p->id);
+        bool is_own = has_source(&w, p->id);
         struct chunk *k = NULL;
         if (is_own || !shared) {
             encode(s, c->group, &w, is_own ? p->id : 0);

@@ -505,7 +505,8 @@ static size_t take(struct speaker *s, struct peer *p, struct conn *c, const uint
         return 0;
     }
     struct bgp_fail f;
-    bool is_extended = c == p->up && p->extended;
+    /* RFC 8654 section 4: who offered it must take it, whatever the other offered. */
+    bool is_extended = c == p->up && p->sent.has_extended_message;
     int len = bgp_header(m, is_extended ? BGP_MAX_EXT : BGP_MAX, &f);
     if (len < 0) {
         conn_fail(s, p, c, &f);

@@ -319,14 +319,13 @@ static void on_notification(struct speaker *s, struct peer *p, struct conn *c, c
     p->last_at = s->now;
     tell(s, &(struct speaker_event){.kind = EVENT_NOTIFICATION, .peer = p->id, .fail = &f});
     conn_drop(s, p, c, NULL);
-    /* A peer that closes one of two colliding connections means just that. */
-    bool is_collision = f.code == BGP_E_CEASE && f.subcode == BGP_E_CEASE_COLLISION;
-    bool has_other = p->conn[0].state > CONN_CONNECTING || p->conn[1].state > CONN_CONNECTING;
-    if (is_collision && has_other && p->up != c) {
-        peer_update_state(s, p);
-        return;
+    /* A peer that closes one of two colliding connections means just that: the other is there, or
+     * about to come. */
+    if (f.code == BGP_E_CEASE && f.subcode == BGP_E_CEASE_COLLISION && p->up != c) {
+        session_end(s, p, c, DOWN_LOST, NULL);
+    } else {
+        session_end(s, p, c, DOWN_RECEIVED, &f);
     }
-    session_end(s, p, c, DOWN_RECEIVED, &f);
 }
 
 static void on_update(struct speaker *s, struct peer *p, const uint8_t *m, size_t n) {

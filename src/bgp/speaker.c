@@ -567,6 +567,11 @@ static void run_timers(struct speaker *s) {
     if (s->is_deferring) {
         note_timer(s, s->defer_until);
     }
+    for (size_t i = 0; i < s->groups.n; i++) {
+        if (s->groups.p[i]) {
+            group_drop_cache(s, s->groups.p[i]); /* it holds on to attributes of routes gone */
+        }
+    }
     for (size_t i = 1; i < s->peers.n; i++) {
         struct peer *p = s->peers.p[i];
         if (!p) {

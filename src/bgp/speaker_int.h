@@ -323,6 +323,8 @@ struct export_why {
 uint32_t export_attr(struct speaker *s, struct group *g, uint32_t node, const struct route *r,
                      struct export_why *why);
 void group_drop_cache(struct speaker *s, struct group *g);
+/* A group without members loses at most max entries of its list; true: it is gone. */
+bool group_bury(struct speaker *s, struct group *g, unsigned max);
 
 /* out.c */
 void out_set(struct speaker *s, struct group *g, uint32_t node, uint32_t path_id, uint16_t source,
@@ -330,7 +332,8 @@ void out_set(struct speaker *s, struct group *g, uint32_t node, uint32_t path_id
 void out_join(struct speaker *s, struct group *g, struct chan *c);
 void out_leave(struct speaker *s, struct chan *c);
 void out_restart(struct speaker *s, struct chan *c); /* all is sent again */
-void out_free_group(struct speaker *s, struct group *g);
+/* Frees at most max entries of a group without members; true: none are left. */
+bool out_free_some(struct speaker *s, struct group *g, unsigned max);
 /* Gives the connection more to send, if there is any. */
 void out_fill(struct speaker *s, struct peer *p);
 bool out_in_sync(const struct speaker *s, const struct chan *c);

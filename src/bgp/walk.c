@@ -183,8 +183,20 @@ static bool run_family(struct speaker *s, enum bgp_family f, uint32_t max) {
     return account(s, f, n);
 }
 
-void walk_run(struct speaker *s, unsigned max) {
+/* Groups that nobody is in any more. True: something is left. */
+static bool bury_groups(struct speaker *s, unsigned max) {
     bool is_left = false;
+    for (size_t i = 0; i < s->groups.n; i++) {
+        struct group *g = s->groups.p[i];
+        if (g && !g->n_chans) {
+            is_left = !group_bury(s, g, max) || is_left;
+        }
+    }
+    return is_left;
+}
+
+void walk_run(struct speaker *s, unsigned max) {
+    bool is_left = bury_groups(s, max);
     for (int i = 0; i < BGP_N_FAMILIES; i++) {
         enum bgp_family f = (enum bgp_family)i;
         if (has_work(s, f)) {

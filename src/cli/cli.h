@@ -113,6 +113,7 @@ int cmd_explain(int argc, char **argv);
 int cmd_policy(int argc, char **argv);
 int cmd_pod(int argc, char **argv);
 int cmd_ipam(int argc, char **argv);
+int cmd_bgp(int argc, char **argv);
 int cmd_datastore(int argc, char **argv);
 int cmd_selector(int argc, char **argv);
 int cmd_version(int argc, char **argv);

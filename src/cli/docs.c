@@ -78,6 +78,14 @@ int cli_docs(const char *what) {
         put_index(&b);
     } else if (strcmp(what, "settings") == 0) {
         put_settings(&b);
+    } else if (strcmp(what, "crds") == 0) {
+        for (size_t i = 0; crd_plural(i); i++) {
+            buf_printf(&b, "%s\n", crd_plural(i));
+        }
+    } else if (strncmp(what, "crd:", 4) == 0) {
+        if (!crd_print(str_c(what + 4), &b)) {
+            return 1;
+        }
     } else if (strcmp(what, "commands") == 0) {
         for (const struct cli_command *c = cli_commands; c->name; c++) {
             buf_printf(&b, "%s\n", c->name);

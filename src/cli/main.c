@@ -3,6 +3,7 @@
 #include "cli/cli.h"
 
 #include "confd/confd.h"
+#include "controllers/controllers.h"
 #include "node/node.h"
 #include "policy/selector.h"
 
@@ -18,6 +19,23 @@
 
 const struct cli_command cli_commands[] = {
     {"node", "[--node-name NAME]", "run the agent", NULL, node_main},
+    {"controllers", "[--source URL]", "run what is done once for a cluster",
+     "As Calico's kube-controllers: addresses that nobody uses any more are collected, gone nodes\n"
+     "cleaned up, Services of type LoadBalancer given addresses, host endpoints made; with etcd as\n"
+     "datastore, Kubernetes' policies, namespaces, accounts and pods' labels copied to it.\n"
+     "Runs in the foreground until SIGTERM. Several may run: one works, elected by a Lease.\n\n"
+     "  --source URL        where Kubernetes' objects are, if not in the datastore (MARGAY_SOURCE;\n"
+     "                      with etcd the default is kubernetes:KUBECONFIG)\n"
+     "  --status-file FILE  written every ten seconds (default /status/status.json if /status is\n"
+     "                      there)\n\n"
+     "KubeControllersConfiguration default says what runs; over it stand ENABLED_CONTROLLERS (node,\n"
+     "policy, workloadendpoint, serviceaccount, namespace, loadbalancer), RECONCILER_PERIOD,\n"
+     "SYNC_NODE_LABELS, AUTO_HOST_ENDPOINTS, HEALTH_ENABLED, COMPACTION_PERIOD, LOG_LEVEL. Metrics\n"
+     "and probes are on prometheusMetricsPort (9094): /metrics, /liveness, /readiness.\n\n"
+     "examples:\n  margay controllers --datastore kubernetes:\n"
+     "  ENABLED_CONTROLLERS=node,policy,namespace margay controllers \\\n"
+     "    --datastore etcd:https://10.0.0.1:2379 --source kubernetes:/etc/kubernetes/admin.conf\n",
+     controllers_main},
     {"confd", "[FLAGS]", "keep files rendered from templates and a datastore", NULL, confd_main},
     {"apply", "-f FILE|DIR|-", "create objects or change them to what a file says",
      FILE_FLAGS "  --dry-run=client  check the documents, without a store\n\n"
@@ -87,6 +105,27 @@ const struct cli_command cli_commands[] = {
      "  check             exit code 1 when blocks, handles and affinities disagree\n"
      "  -o json|yaml|jsonpath=…\n\nexample: margay ipam show --show-blocks\n",
      cmd_ipam},
+    {"bgp", "--config FILE | status|routes|explain PREFIX|…", "the BGP speaker, and what it knows",
+     "  --config FILE     run alone, configured by projectcalico.org/v3 BGPConfiguration,\n"
+     "                    BGPPeer, BGPFilter, Node and v1 Secret; read again on SIGHUP, and\n"
+     "                    refused whole if anything is wrong\n"
+     "  --datastore URL   run and follow the datastore, as the agent has it started\n"
+     "  --node-name NAME  which Node is us (NODENAME; default: the host's name)\n"
+     "  --check           with --config: print what it means for this node, and end\n"
+     "  --no-kernel       speak only: read no routes from the kernel and write none\n\n"
+     "  status            sessions: state, since when, why not, prefixes in and out.\n"
+     "                    Exit code: 0 all are up, 1 some are not, 2 no speaker\n"
+     "  routes            the table, * best, = used beside it; --family IPv4|IPv6\n"
+     "    --sent-to PEER  what is announced to a peer\n"
+     "  explain PREFIX    each path and why it lost; to whom it is announced, and which rule\n"
+     "                    decides; --peer PEER\n"
+     "  metrics           Prometheus' text\n"
+     "  reset PEER        end the session and begin anew\n"
+     "  refresh PEER      ask for its routes again, and send ours again\n"
+     "  -o json|yaml|jsonpath=…\n\n"
+     "examples:\n  margay bgp --config router.yaml --node-name a\n"
+     "  margay bgp status\n  margay bgp explain 10.65.0.20/32\n",
+     cmd_bgp},
     {"datastore", "export|import|lock|unlock", "move everything from one store to another",
      "  export            all resources and addresses to standard output\n"
      "  import -f FILE    what export wrote (-f -: standard input); what is there already with\n"

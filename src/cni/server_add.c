@@ -30,7 +30,7 @@ static void log_add(struct cni_request *r) {
 static void answer(struct cni_request *r) {
     MG_CLEANUP(buf_fini) struct buf b = BUF_INIT(WIRE_TEXT_MAX);
     char mac[18];
-    cni_result(r, str_c(cni_mac_text(r->pod.mac, mac)), &b);
+    cni_result(r, str_c(mac_text(r->pod.mac, mac)), &b);
     cni_answer(r, 0, buf_view(&b));
 }
 

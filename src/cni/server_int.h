@@ -330,8 +330,6 @@ void cni_result(struct cni_request *r, struct str mac_text, struct buf *out);
 void cni_ipam_result(struct cni_request *r, struct buf *out);
 /* Addresses of an IPAM plugin's result, whatever its version. */
 MG_NODISCARD int cni_read_ipam_result(struct cni_request *r, struct str text, struct cni_fail *f);
-const char *cni_mac_text(const uint8_t mac[6], char out[18]);
-MG_NODISCARD int cni_mac_parse(struct str s, uint8_t mac[6]);
 
 /* ---- server_add.c, server_del.c, server_check.c ---- */
 void cni_add(struct cni_request *r);

@@ -255,7 +255,7 @@ static int take_source_prefixes(struct cni_request *r) {
 
 static int take_mac(struct cni_request *r) {
     struct str text = cni_annotation(&r->pod.annotations, "cni.projectcalico.org/hwAddr");
-    if (text.n && (cni_mac_parse(text, r->pod.mac) < 0 || (r->pod.mac[0] & 1))) {
+    if (text.n && (mac_parse(text, r->pod.mac) < 0 || (r->pod.mac[0] & 1))) {
         return cni_fail(&r->fail, CNI_CODE_BAD_CONFIG, "such as 02:11:22:33:44:55",
                         "annotation cni.projectcalico.org/hwAddr %s is not the address of one "
                         "interface",
@@ -407,7 +407,7 @@ int cni_put_endpoint(struct cni_request *r, struct err *e) {
     put_field(&b, "pod", p->pod);
     put_field(&b, "endpoint", r->strings[WIRE_IFNAME]);
     put_field(&b, "interfaceName", p->iface);
-    put_field(&b, "mac", str_c(cni_mac_text(p->mac, mac)));
+    put_field(&b, "mac", str_c(mac_text(p->mac, mac)));
     put_field(&b, "serviceAccountName", p->service_account);
     put_list(&b, "profiles", &p->profiles);
     buf_puts(&b, ",\"ipNetworks\":[");

@@ -1,37 +1,6 @@
 /* Results as CNI prints them, in the shape of each version, and IPAM plugins' results read back. */
 #include "cni/server_int.h"
 
-#include <stdio.h>
-
-const char *cni_mac_text(const uint8_t mac[6], char out[18]) {
-    (void)snprintf(out, 18, "%02x:%02x:%02x:%02x:%02x:%02x", mac[0], mac[1], mac[2], mac[3], mac[4],
-                   mac[5]);
-    return out;
-}
-
-static int hex_digit(char c) {
-    return c >= '0' && c <= '9'   ? c - '0'
-           : c >= 'a' && c <= 'f' ? c - 'a' + 10
-           : c >= 'A' && c <= 'F' ? c - 'A' + 10
-                                  : -1;
-}
-
-int cni_mac_parse(struct str s, uint8_t mac[6]) {
-    uint8_t m[6];
-    if (s.n != 17) {
-        return ERR_INVALID;
-    }
-    for (size_t i = 0; i < 6; i++) {
-        int hi = hex_digit(s.p[i * 3]), lo = hex_digit(s.p[i * 3 + 1]);
-        if (hi < 0 || lo < 0 || (i < 5 && s.p[i * 3 + 2] != ':' && s.p[i * 3 + 2] != '-')) {
-            return ERR_INVALID;
-        }
-        m[i] = (uint8_t)(hi << 4 | lo);
-    }
-    memcpy(mac, m, 6);
-    return 0;
-}
-
 static void set_str(struct arena *a, struct jnode *map, const char *key, struct str v) {
     jnode_set(a, map, str_c(key), jnode_new_str(a, v));
 }

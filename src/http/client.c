@@ -42,18 +42,23 @@ static int hex_of(char c) {
                                   : -1;
 }
 
-/* "USER:PASSWORD" with %xx, as Basic credentials. */
-static char *basic_auth(struct str userinfo) {
-    unsigned char plain[USERINFO_MAX];
+size_t http_percent_decode(struct str in, char *out) {
     size_t n = 0;
-    for (size_t i = 0; i < userinfo.n && n < sizeof(plain); i++) {
-        int hi = i + 2 < userinfo.n && userinfo.p[i] == '%' ? hex_of(userinfo.p[i + 1]) : -1;
-        int lo = hi >= 0 ? hex_of(userinfo.p[i + 2]) : -1;
-        plain[n++] = lo >= 0 ? (unsigned char)(hi * 16 + lo) : (unsigned char)userinfo.p[i];
+    for (size_t i = 0; i < in.n; i++) {
+        int hi = in.p[i] == '%' && i + 2 < in.n ? hex_of(in.p[i + 1]) : -1;
+        int lo = hi >= 0 ? hex_of(in.p[i + 2]) : -1;
+        out[n++] = lo >= 0 ? (char)(hi * 16 + lo) : in.p[i];
         i += lo >= 0 ? 2 : 0;
     }
+    return n;
+}
+
+/* "USER:PASSWORD" with %xx, as Basic credentials. */
+static char *basic_auth(struct str userinfo) {
+    char plain[USERINFO_MAX];
+    size_t n = http_percent_decode(userinfo, plain);
     unsigned char out[USERINFO_MAX * 2];
-    int len = EVP_EncodeBlock(out, plain, (int)n);
+    int len = EVP_EncodeBlock(out, (const unsigned char *)plain, (int)n);
     return dup_c(str_n((const char *)out, (size_t)len));
 }
 

@@ -49,6 +49,7 @@ static void close_socket(struct http_conn *n) {
     n->events = 0;
     SSL_free(TAKE_PTR(n->tls));
     SSL_CTX_free(TAKE_PTR(n->tls_context));
+    X509_free(TAKE_PTR(n->refused));
     fd_close(&n->fd);
     n->fd = -1;
 }

@@ -65,6 +65,10 @@ struct http_header {
     struct str value;
 };
 
+/* Undoes %XX into out, which has room for in.n bytes, and may be where `in` is; returns the length.
+ * A % that is none stays. */
+size_t http_percent_decode(struct str in, char *out);
+
 /* A header by name (lower case), STR_NULL when absent. */
 struct str http_header_get(const struct http_header *h, size_t n, const char *name);
 

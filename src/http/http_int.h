@@ -111,6 +111,8 @@ struct http_conn {
     SSL_CTX *tls_context;
     SSL *tls;
     bool tls_wants_write; /* a read that must write first */
+    bool was_asked;       /* for a client certificate, and there is none */
+    X509 *refused;        /* the peer's certificate that was not accepted */
     nghttp2_session *h2;
     bool is_draining; /* GOAWAY or refresh: no new calls */
     struct buf out;   /* bytes for the socket; of a proxy's answer: what came so far */

@@ -162,6 +162,23 @@ static const char *name_to_check(const struct http_conn *n) {
     return c->o.server_name.p ? c->o.server_name.p : c->origin.host;
 }
 
+/* Keeps the certificate that was the reason: after the handshake nobody knows it. */
+static int on_verify(int ok, X509_STORE_CTX *store) {
+    SSL *ssl = X509_STORE_CTX_get_ex_data(store, SSL_get_ex_data_X509_STORE_CTX_idx());
+    struct http_conn *n = SSL_get_app_data(ssl);
+    X509 *cert = X509_STORE_CTX_get_current_cert(store);
+    if (!ok && cert && !n->refused && X509_up_ref(cert) == 1) {
+        n->refused = cert;
+    }
+    return ok;
+}
+
+static int on_client_cert(SSL *ssl, X509 **cert MG_UNUSED, EVP_PKEY **key MG_UNUSED) {
+    struct http_conn *n = SSL_get_app_data(ssl);
+    n->was_asked = true;
+    return 0;
+}
+
 static int make_context(struct http_conn *n, struct err *e) {
     const struct http_options *o = &n->client->o;
     SSL_CTX *ctx = SSL_CTX_new(TLS_client_method());
@@ -172,7 +189,8 @@ static int make_context(struct http_conn *n, struct err *e) {
     (void)SSL_CTX_set_mode(ctx,
                            SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
     (void)SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
-    SSL_CTX_set_verify(ctx, o->is_insecure ? SSL_VERIFY_NONE : SSL_VERIFY_PEER, NULL);
+    SSL_CTX_set_verify(ctx, o->is_insecure ? SSL_VERIFY_NONE : SSL_VERIFY_PEER, on_verify);
+    SSL_CTX_set_client_cert_cb(ctx, on_client_cert);
     static const uint8_t alpn[] = {2, 'h', '2'};
     mg_assert(SSL_CTX_set_alpn_protos(ctx, alpn, sizeof(alpn)) == 0);
     int r = o->is_insecure ? 0 : load_ca(ctx, o, e);
@@ -190,6 +208,7 @@ int http_tls_start(struct http_conn *n, struct err *e) {
     n->tls = SSL_new(n->tls_context);
     BIO *b = BIO_new(bio_method);
     mg_assert(n->tls != NULL && b != NULL);
+    SSL_set_app_data(n->tls, n);
     BIO_set_data(b, n);
     BIO_set_init(b, 1);
     SSL_set_bio(n->tls, b, b);
@@ -240,10 +259,14 @@ static void print_time(const ASN1_TIME *t, char out[64]) {
     BIO_free(b);
 }
 
+static const char *whose(X509 *cert) {
+    return X509_check_ca(cert) ? "its authority's" : "its";
+}
+
 /* Why the peer's certificate is not accepted. */
 static int untrusted(struct http_conn *n, long verify, struct err *e) {
     char when[64];
-    X509 *cert = SSL_get0_peer_certificate(n->tls);
+    X509 *cert = n->refused;
     const char *label = n->client->label;
     switch (verify) {
     case X509_V_ERR_HOSTNAME_MISMATCH:
@@ -259,18 +282,17 @@ static int untrusted(struct http_conn *n, long verify, struct err *e) {
         if (cert) {
             print_time(X509_get0_notAfter(cert), when);
             return err_set(e, ERR_DENIED,
-                           "%s: a certificate has expired (its own is valid until %s); renew it, "
-                           "or set this machine's clock",
-                           label, when);
+                           "%s: %s certificate has expired on %s; is this machine's clock right?",
+                           label, whose(cert), when);
         }
         break;
     case X509_V_ERR_CERT_NOT_YET_VALID:
         if (cert) {
             print_time(X509_get0_notBefore(cert), when);
             return err_set(e, ERR_DENIED,
-                           "%s: a certificate is not valid yet (its own is from %s on); is this "
-                           "machine's clock right?",
-                           label, when);
+                           "%s: %s certificate is not valid before %s; is this machine's clock "
+                           "right?",
+                           label, whose(cert), when);
         }
         break;
     case X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT:
@@ -328,6 +350,21 @@ static int by_reason(const char *label, int reason, const char *doing, struct er
     }
 }
 
+/* A server of TLS 1.3 looks at our certificate after the handshake is over for us, and its word may
+ * be lost on the way. */
+static int hung_up(const struct http_conn *n, const char *how, struct err *e) {
+    const struct http_options *o = &n->client->o;
+    if (n->state == CONN_SETTINGS && n->was_asked) {
+        return err_set(e, ERR_DENIED, "%s: wants a client certificate, none is configured",
+                       n->client->label);
+    }
+    bool has_own = o->cert_file.p || o->cert_pem.p;
+    return err_set(e, ERR_UNAVAILABLE, "%s: %s%s", n->client->label, how,
+                   n->state == CONN_SETTINGS && has_own
+                       ? " after the TLS handshake: does it accept our client certificate?"
+                       : "");
+}
+
 int http_tls_error(struct http_conn *n, int ssl_result, const char *doing, struct err *e) {
     int saved = errno;
     int kind = SSL_get_error(n->tls, ssl_result);
@@ -336,17 +373,20 @@ int http_tls_error(struct http_conn *n, int ssl_result, const char *doing, struc
     if (kind == SSL_ERROR_ZERO_RETURN || (kind == SSL_ERROR_SYSCALL && code == 0 && saved == 0) ||
         (kind == SSL_ERROR_SSL && ERR_GET_REASON(code) == SSL_R_UNEXPECTED_EOF_WHILE_READING)) {
         ERR_clear_error();
-        return err_set(e, ERR_UNAVAILABLE, "%s: closed the connection", label);
+        return hung_up(n, "closed the connection", e);
     }
     if (kind == SSL_ERROR_SYSCALL && code == 0) {
-        return err_set(e, ERR_UNAVAILABLE, "%s: %s", label, strerror(saved));
+        return hung_up(n, strerror(saved), e);
     }
     long verify = SSL_get_verify_result(n->tls);
     int reason = ERR_GET_REASON(code);
-    int r = verify != X509_V_OK && !n->client->o.is_insecure &&
-                    reason == SSL_R_CERTIFICATE_VERIFY_FAILED
-                ? untrusted(n, verify, e)
-                : by_reason(label, reason, doing, e);
+    int r =
+        verify != X509_V_OK && !n->client->o.is_insecure &&
+                reason == SSL_R_CERTIFICATE_VERIFY_FAILED
+            ? untrusted(n, verify, e)
+        : n->was_asked && reason == SSL_R_SSLV3_ALERT_HANDSHAKE_FAILURE
+            ? err_set(e, ERR_DENIED, "%s: wants a client certificate, none is configured", label)
+            : by_reason(label, reason, doing, e);
     ERR_clear_error();
     return r;
 }

@@ -144,7 +144,7 @@ static int put_affinity(struct ipam *m, const struct prefix *cidr, const char *s
     struct arena a = {0};
     struct str text = arena_printf(&a, "{\"state\":\"%s\",\"deleted\":false}", state);
     int r =
-        store_put(m->store, ipam_affinity_key(str_c(m->node), cidr, &a), text, REV_ANY, NULL, e);
+        store_put(m->store, ipam_affinity_key(m, cidr, &a), text, REV_ANY, NULL, e);
     arena_fini(&a);
     return r;
 }
@@ -162,7 +162,7 @@ static const struct ipam_pool *pool_of(const struct ipam_options *o, const struc
 static void drop_affinity(struct ipam *m, const struct prefix *cidr) {
     struct arena a = {0};
     struct err ignored; /* one that stays is dropped by the next try */
-    (void)!store_delete(m->store, ipam_affinity_key(str_c(m->node), cidr, &a), REV_ANY, &ignored);
+    (void)!store_delete(m->store, ipam_affinity_key(m, cidr, &a), REV_ANY, &ignored);
     arena_fini(&a);
 }
 
@@ -479,7 +479,8 @@ static int from_elsewhere(struct assigning *x, const struct cidr_list *own, size
 static int assign(struct assigning *x, bool *is_limited) {
     struct cidr_list own = {.v = {0}};
     struct arena a = {0};
-    struct str prefix = arena_printf(&a, "/ipam/v2/host/%s/ipv%u/block/", x->m->node, x->family);
+    struct str prefix = arena_printf(&a, "/ipam/v2/%s/%s/ipv%u/block/", x->m->owner_kind,
+                                     x->m->node, x->family);
     int r = list_cidrs(x->m, prefix, &own, x->e);
     arena_fini(&a);
     size_t n_owned = own.v.n;

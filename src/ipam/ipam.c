@@ -3,16 +3,27 @@
 
 #include <stdlib.h>
 
-struct ipam *ipam_new(struct store *s, struct str node) {
+static struct ipam *new_owner(struct store *s, const char *kind, struct str name) {
     struct ipam *m = calloc(1, sizeof(*m));
+    size_t n = strlen(kind);
     mg_assert(m != NULL);
     m->store = s;
-    m->node = strndup(node.p, node.n);
-    m->affinity = malloc(node.n + 6);
+    m->owner_kind = kind;
+    m->node = strndup(name.p, name.n);
+    m->affinity = malloc(n + name.n + 2);
     mg_assert(m->node && m->affinity);
-    memcpy(m->affinity, "host:", 5);
-    memcpy(m->affinity + 5, m->node, node.n + 1);
+    memcpy(m->affinity, kind, n);
+    m->affinity[n] = ':';
+    memcpy(m->affinity + n + 1, m->node, name.n + 1);
     return m;
+}
+
+struct ipam *ipam_new(struct store *s, struct str node) {
+    return new_owner(s, "host", node);
+}
+
+struct ipam *ipam_new_virtual(struct store *s, struct str name) {
+    return new_owner(s, "virtual", name);
 }
 
 void ipam_free(struct ipam *m) {
@@ -35,11 +46,12 @@ struct store_key ipam_block_key(const struct prefix *cidr, struct arena *a) {
         STR(STORE_SPACE_IPAM),
         arena_printf(a, "/ipam/v2/assignment/ipv%u/block/%.*s", cidr->ip.family, STR_FMT(part))};
 }
-struct store_key ipam_affinity_key(struct str node, const struct prefix *cidr, struct arena *a) {
+struct store_key ipam_affinity_key(const struct ipam *m, const struct prefix *cidr,
+                                   struct arena *a) {
     struct str part = cidr_part(cidr, a);
     return (struct store_key){STR(STORE_SPACE_IPAM),
-                              arena_printf(a, "/ipam/v2/host/%.*s/ipv%u/block/%.*s", STR_FMT(node),
-                                           cidr->ip.family, STR_FMT(part))};
+                              arena_printf(a, "/ipam/v2/%s/%s/ipv%u/block/%.*s", m->owner_kind,
+                                           m->node, cidr->ip.family, STR_FMT(part))};
 }
 struct store_key ipam_handle_key(struct str handle, struct arena *a) {
     return (struct store_key){STR(STORE_SPACE_IPAM),

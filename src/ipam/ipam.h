@@ -34,6 +34,8 @@ struct ipam_attr {
 
 /* node: name of this node. The store must outlive it. */
 struct ipam *ipam_new(struct store *s, struct str node);
+/* An owner that is no node: "load-balancer" has the addresses of Services. */
+struct ipam *ipam_new_virtual(struct store *s, struct str name);
 void ipam_free(struct ipam *m);
 
 /* Assigns count addresses of a family, from this node's blocks first, then from new ones, then
@@ -59,6 +61,24 @@ MG_NODISCARD int ipam_release_by_handle(struct ipam *m, struct str handle, struc
 /* ERR_NOT_FOUND: none. */
 MG_NODISCARD int ipam_ips_by_handle(struct ipam *m, struct str handle, struct ip46 *out, size_t max,
                                     size_t *n_out, struct err *e);
+
+/* ---- collecting what is left over (collect.c) ---- */
+
+/* One allocation, and no other that the address may have had or got since. */
+struct ipam_exact {
+    struct ip46 ip;
+    struct str handle;
+    int64_t sequence; /* the block's number when it was assigned */
+};
+/* Gives back those of the allocations that are still the same. */
+MG_NODISCARD int ipam_release_exact(struct ipam *m, const struct ipam_exact *v, size_t n,
+                                    size_t *n_released, struct err *e);
+/* Gives up a block of this owner that has no address in use. ERR_CONFLICT: it has, or it is no more
+ * the owner's. */
+MG_NODISCARD int ipam_release_block(struct ipam *m, const struct prefix *cidr, struct err *e);
+/* Gives up all of the owner's blocks and, for a node, its name. Blocks with addresses in use lose
+ * their owner and stay: ERR_CONFLICT then, after all others. */
+MG_NODISCARD int ipam_release_owner(struct ipam *m, struct err *e);
 
 /* One allocation, or one pool, or one block, for reports. */
 struct ipam_usage {

@@ -177,6 +177,12 @@ static struct table table_of(const struct kind *k) {
     return (struct table)TABLE(name_age);
 }
 
+const struct column *kind_column_rows(const struct kind *k, size_t *n) {
+    struct table t = table_of(k);
+    *n = t.n;
+    return t.c;
+}
+
 size_t kind_columns(const struct kind *k, enum model_table t,
                     const char *heads[MODEL_MAX_COLUMNS]) {
     struct table x = table_of(k);

@@ -190,3 +190,9 @@ size_t object_cells(const struct kind *k, enum model_table t, const struct jnode
 
 /* Markdown reference of one kind from its table (docs/resources/KIND.md). Appended. */
 void kind_print_docs(const struct kind *k, struct buf *b);
+
+/* CustomResourceDefinitions (apiextensions.k8s.io/v1, group crd.projectcalico.org) of Calico's kinds
+ * and IPAM's objects, from the kinds' tables. Name of the i-th ("ippools"), NULL behind the last. */
+const char *crd_plural(size_t i);
+/* One as YAML, appended; false when there is none of that name. */
+bool crd_print(struct str plural, struct buf *b);

@@ -166,6 +166,9 @@ struct kind_def {
 };
 #define COLUMNS(a) .columns = (a), .n_columns = sizeof(a) / sizeof((a)[0])
 
+/* The columns of a kind's tables. */
+const struct column *kind_column_rows(const struct kind *k, size_t *n);
+
 /* Where the walk is; on the stack, so that a path costs nothing until an error prints it. */
 struct at {
     const struct at *up;

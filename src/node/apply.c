@@ -68,6 +68,9 @@ void node_on_ifaces(void *arg, const struct dataplane_iface *v, size_t count) {
     if (n->autohep) {
         autohep_set_own(n->autohep, v, count);
     }
+    if (n->network) {
+        network_addresses(n->network);
+    }
     if (n->in_sync) {
         node_apply(n);
     }
@@ -99,6 +102,9 @@ void node_apply(struct node *n) {
         struct dataplane_settings d = node_dataplane_settings(&n->settings);
         dataplane_set_settings(n->dataplane, &d);
         node_watch_mtu(n);
+        if (n->network) {
+            network_settings(n->network);
+        }
     }
     if (n->pools_dirty) {
         n->pools_dirty = false;

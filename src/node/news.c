@@ -175,6 +175,9 @@ static void on_item(void *arg, const struct store_item *it) {
     if (n->autohep) {
         autohep_object(n->autohep, k, name);
     }
+    if (n->network) {
+        network_object(n->network, k, name, p);
+    }
     arena_reset(&n->scratch);
 }
 
@@ -188,6 +191,9 @@ static void on_batch_end(void *arg, uint64_t revision MG_UNUSED) {
         return;
     }
     node_apply(n);
+    if (n->network) {
+        network_flush(n->network, true);
+    }
     if (!n->is_ready) {
         node_ready(n);
     }

@@ -146,6 +146,19 @@ static int open_parts(struct node *n, struct err *e) {
     if (!n->ifaces) {
         return e->code;
     }
+    if (!store_is_quick(n->store)) {
+        struct network_config nc = {.store = n->store,
+                                    .worker = n->worker,
+                                    .ipam = n->ipam,
+                                    .node = str_c(n->name),
+                                    .is_kubernetes =
+                                        strncmp(n->o.datastore, "kubernetes:", 11) == 0,
+                                    .settings = &n->settings};
+        n->network = network_new(n->loop, &nc, e);
+        if (!n->network) {
+            return e->code;
+        }
+    }
     n->rpc = store_server_new(n->loop, n->store, n->worker, &rpc_hooks, n);
     return 0;
 }
@@ -166,8 +179,8 @@ static int start(struct node *n, struct err *e) {
         r = open_parts(n, e);
     }
     if (r == 0) {
-        r = syncer_start(n->store, n->loop, STR(STORE_SPACE_RESOURCES), &node_sync_ops, n,
-                         &n->syncer, e);
+        r = syncer_start(n->store, n->loop, (struct store_key){STR(STORE_SPACE_RESOURCES), STR("")},
+                         &node_sync_ops, n, &n->syncer, e);
     }
     if (r == 0) {
         char path[PATH_MAX];
@@ -266,6 +279,7 @@ void node_free(struct node *n) {
         cni_server_free(n->cni);
     }
     iface_watch_free(n->ifaces);
+    network_free(n->network);
     vec_fini(&n->own);
     packetlog_free(n->packetlog);
     autohep_free(n->autohep);

@@ -10,10 +10,11 @@
 #include "ipam/ipam.h"
 #include "node/autohep.h"
 #include "node/cut.h"
-#include "node/health.h"
+#include "base/health.h"
 #include "node/ifaces.h"
 #include "node/listen.h"
 #include "node/mtu.h"
+#include "node/network.h"
 #include "node/node.h"
 #include "node/packetlog.h"
 #include "node/settings.h"
@@ -66,6 +67,7 @@ struct node {
     struct packetlog *packetlog;
     struct autohep *autohep; /* NULL: a datastore whose controllers do its work */
     struct cut *cut;         /* NULL: established connections go on */
+    struct network *network; /* NULL: the embedded store, which has one node */
     struct store_server *rpc;
     struct listener *listener;
     struct health *health, *metrics;

@@ -207,6 +207,27 @@ static bool take_route_proto(struct settings *s, struct str v) {
     return true;
 }
 
+static bool take_number(struct str v, uint64_t max, uint32_t *out) {
+    uint64_t n;
+    if (str_to_u64(v, &n) < 0 || n > max) {
+        return false;
+    }
+    *out = (uint32_t)n;
+    return true;
+}
+static bool take_vxlan_vni(struct settings *s, struct str v) {
+    return take_number(v, 0xffffff, &s->vxlan_vni);
+}
+static bool take_vxlan_port(struct settings *s, struct str v) {
+    return parse_port(v, &s->vxlan_port) && s->vxlan_port;
+}
+static bool take_vxlan_mtu(struct settings *s, struct str v) {
+    return take_number(v, 65535, &s->vxlan_mtu[0]);
+}
+static bool take_vxlan_mtu_v6(struct settings *s, struct str v) {
+    return take_number(v, 65535, &s->vxlan_mtu[1]);
+}
+
 static const struct setting {
     const char *name; /* of the field; the environment's is FELIX_ and this in capitals */
     take take;
@@ -240,6 +261,10 @@ static const struct setting {
     {"prometheusMetricsHost", take_metrics_host, "", "a host's address; empty: all"},
     {"prometheusMetricsPort", take_metrics_port, "9091", "0 to 65535"},
     {"deviceRouteProtocol", take_route_proto, "3", "1 to 255"},
+    {"vxlanVNI", take_vxlan_vni, "4096", "0 to 16777215"},
+    {"vxlanPort", take_vxlan_port, "4789", "1 to 65535"},
+    {"vxlanMTU", take_vxlan_mtu, "0", "0 to 65535; 0: what the uplink leaves"},
+    {"vxlanMTUV6", take_vxlan_mtu_v6, "0", "0 to 65535; 0: what the uplink leaves"},
 };
 
 /* A list of ports as the environment has it: "tcp:22,udp:10.0.0.0/8:53". */

@@ -27,6 +27,9 @@ struct settings {
     uint16_t health_port, metrics_port;
     uint8_t route_proto;
     struct str mtu_pattern;
+    uint32_t vxlan_vni,
+        vxlan_mtu[2]; /* MTU of IPv4's and IPv6's device; 0: what the uplink leaves */
+    uint16_t vxlan_port;
 };
 
 /* What settings are made of. Trees of absent sources are NULL. */

@@ -24,8 +24,17 @@ static int problem_cmp(const void *a, const void *b) {
     return strcmp(((const struct problem *)a)->object, ((const struct problem *)b)->object);
 }
 
+typedef VEC(struct problem) problem_vec;
+static const char NETWORK[] = "network";
+
+static void add_network_problem(void *arg, const char *what) {
+    char *copy = strdup(what); /* freed below */
+    mg_assert(copy != NULL);
+    vec_push((problem_vec *)arg, (struct problem){(char *)(uintptr_t)NETWORK, copy});
+}
+
 static void put_problems(const struct node *n, struct buf *b) {
-    VEC(struct problem) v = {0};
+    problem_vec v = {0};
     struct problem *p;
     for (size_t i = 0; problem_map_next(&n->problems, &i, NULL, &p);) {
         vec_push(&v, *p);
@@ -41,6 +50,9 @@ static void put_problems(const struct node *n, struct buf *b) {
                        "away for %lld s: %s; what was known holds on in the kernel",
                        (long long)(clock_ns() - n->lost_ns) / 1000000000, n->lost_why);
         vec_push(&v, (struct problem){(char *)(uintptr_t) "datastore", lost});
+    }
+    if (n->network) {
+        network_problems(n->network, add_network_problem, &v);
     }
     if (n->init_error.code) {
         (void)snprintf(init, sizeof(init), "not initialized: %s", n->init_error.msg);
@@ -64,6 +76,9 @@ static void put_problems(const struct node *n, struct buf *b) {
         buf_puts(b, ",\"reason\":");
         json_quote(b, str_c(v.p[i].reason));
         buf_putc(b, '}');
+        if (v.p[i].object == NETWORK) {
+            free(v.p[i].reason);
+        }
     }
     vec_fini(&v);
 }
@@ -111,6 +126,9 @@ static void put_status(const struct node *n, struct buf *b) {
                                                       : syncer_position(n->syncer, STR_NULL)),
         (unsigned long long)n->enforced);
     put_datastore(n, b);
+    if (n->network) {
+        network_put(n->network, b);
+    }
     buf_printf(b,
                "\"policies\":%zu,\"activePolicies\":%zu,\"endpoints\":%zu,\"localEndpoints\":%zu,"
                "\"sets\":%zu,\"members\":%zu,\"chains\":%zu,",

@@ -37,10 +37,11 @@ struct store_driver {
                  const struct store_watch_ops *ops, void *arg, struct store_watch **out,
                  struct err *e);
     void (*watch_free)(struct store_watch *w);
-    /* NULL: the syncer lists and watches (list, watch above). Else: follows a whole space on the
-     * loop, without blocking it, until follow_free; failures are retried with back-off and told by
-     * on_connected. Fails only for what trying again can't mend. */
-    int (*follow)(struct store *s, struct loop *l, struct str space,
+    /* NULL: the syncer lists and watches (list, watch above). Else: follows what begins with prefix
+     * (of the resources, always all: prefix.key is empty; of addresses, say "/ipam/v2/assignment/")
+     * on the loop, without blocking it, until follow_free; failures are retried with back-off and
+     * told by on_connected. Fails only for what trying again can't mend. */
+    int (*follow)(struct store *s, struct loop *l, struct store_key prefix,
                   const struct store_follow_ops *ops, void *arg, struct store_follow **out,
                   struct err *e);
     /* Somebody waits: find out the newest revision and tell on_progress soon. */
@@ -51,3 +52,4 @@ struct store_driver {
 extern const struct store_driver store_sqlite;
 extern const struct store_driver store_agent;
 extern const struct store_driver store_etcd;
+extern const struct store_driver store_kube;

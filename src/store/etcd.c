@@ -4,10 +4,16 @@
  * said about it. */
 #include "store/etcd_int.h"
 
+#include "base/clock.h"
+
 #include <inttypes.h>
 #include <stdlib.h>
 
-enum { CHECK_MS = 5000 }; /* looking up what became of a write */
+enum {
+    CHECK_MS = 3000, /* looking up what became of a write */
+    WRITE_MS = 9000, /* no further try of a write after this */
+    ANY_TRIES = 16,  /* of a write without a condition, while others write the same item */
+};
 
 static struct etcd_store *of(struct store *s) {
     return (struct etcd_store *)s;
@@ -237,11 +243,10 @@ static uint64_t etcd_revision(struct store *s) {
 /* ---- writing ---- */
 
 /* "If key's revision is expect (REV_NONE: it doesn't exist), and `absent`, if any, doesn't exist:
- * then `op`; else its revision is told". With REV_ANY there is no condition. */
+ * then `op`; else it is told whether the key exists". */
 struct swap {
     struct str key, absent;
     uint64_t expect;
-    Etcd__RequestOp *op;
     bool is_done;      /* out: the condition held */
     bool exists;       /* out, if not: the key does */
     int64_t deleted;   /* out, of a delete */
@@ -279,14 +284,13 @@ static void take_swap(struct swap *w, const Etcd__TxnResponse *r) {
     }
 }
 
-static int swap(struct etcd_store *t, struct swap *w, struct arena *a, struct err *e) {
+static int swap(struct etcd_store *t, struct swap *w, Etcd__RequestOp *op, struct arena *a,
+                struct err *e) {
     Etcd__Compare conditions[2];
     Etcd__Compare *compare[2] = {&conditions[0], &conditions[1]};
     Etcd__TxnRequest q = ETCD__TXN_REQUEST__INIT;
     q.compare = compare;
-    if (w->expect != REV_ANY) {
-        conditions[q.n_compare++] = compare_of(w->key, w->expect);
-    }
+    conditions[q.n_compare++] = compare_of(w->key, w->expect);
     if (w->absent.p) {
         conditions[q.n_compare++] = compare_of(w->absent, REV_NONE);
     }
@@ -296,7 +300,7 @@ static int swap(struct etcd_store *t, struct swap *w, struct arena *a, struct er
     Etcd__RequestOp otherwise = ETCD__REQUEST_OP__INIT;
     otherwise.request_case = ETCD__REQUEST_OP__REQUEST_REQUEST_RANGE;
     otherwise.request_range = &look;
-    Etcd__RequestOp *success[] = {w->op}, *failure[] = {&otherwise};
+    Etcd__RequestOp *success[] = {op}, *failure[] = {&otherwise};
     q.success = success;
     q.n_success = 1;
     q.failure = failure;
@@ -312,18 +316,40 @@ static int swap(struct etcd_store *t, struct swap *w, struct arena *a, struct er
     return code;
 }
 
-/* The answer to a put was lost: does the key hold what was to be written? */
-static bool put_was_done(struct etcd_store *t, struct swap *w, struct str text) {
+/* Does the key hold what was to be written (text STR_NULL: nothing)? */
+static bool was_done(struct etcd_store *t, struct swap *w, struct str text) {
     struct arena a = {0};
     const Etcd__KeyValue *kv = NULL;
-    bool yes = read_pair(t, w->key, CHECK_MS, &a, &kv, NULL) == 0 && kv &&
-               str_eq(pb_str(kv->value), text) && (uint64_t)kv->mod_revision != w->expect;
+    bool yes =
+        read_pair(t, w->key, CHECK_MS, &a, &kv, NULL) == 0 &&
+        (text.p ? kv && str_eq(pb_str(kv->value), text) && (uint64_t)kv->mod_revision != w->expect
+                : !kv);
     if (yes) {
         w->is_done = true;
-        w->revision = (uint64_t)kv->mod_revision;
+        w->deleted = !text.p;
+        w->revision = kv ? (uint64_t)kv->mod_revision : w->revision;
     }
     arena_fini(&a);
     return yes;
+}
+
+/* A swap that is tried again when nobody can say what became of it. Then what stands there decides:
+ * what looks like somebody else's write may be the first try's. */
+static int sure_swap(struct etcd_store *t, struct swap *w, Etcd__RequestOp *op, struct str text,
+                     struct arena *a, struct err *e) {
+    int64_t end_ns = clock_ns() + WRITE_MS * 1000000LL;
+    bool is_doubtful = false;
+    for (;;) {
+        int code = swap(t, w, op, a, e);
+        is_doubtful = is_doubtful || (code < 0 && w->is_unknown);
+        bool is_undone = code < 0 || !w->is_done || (!text.p && w->deleted == 0);
+        if (is_doubtful && is_undone && was_done(t, w, text)) {
+            return 0;
+        }
+        if (code == 0 || !w->is_unknown || clock_ns() > end_ns) {
+            return code;
+        }
+    }
 }
 
 static int put_at(struct etcd_store *t, struct swap *w, struct store_key k, struct str value,
@@ -336,73 +362,7 @@ static int put_at(struct etcd_store *t, struct swap *w, struct store_key k, stru
     Etcd__RequestOp op = ETCD__REQUEST_OP__INIT;
     op.request_case = ETCD__REQUEST_OP__REQUEST_REQUEST_PUT;
     op.request_put = &put;
-    w->op = &op;
-    int code = swap(t, w, a, e);
-    w->op = NULL;
-    if (code < 0 && w->is_unknown && put_was_done(t, w, text)) {
-        code = 0;
-    }
-    return code;
-}
-
-static int built_in(struct err *e) {
-    return err_set(e, ERR_DENIED,
-                   "profile projectcalico-default-allow is built in: it can't be written");
-}
-
-/* Is there a policy at its early place, and none at the one of today? */
-static int is_early(struct etcd_store *t, struct str key, struct str early, struct arena *a,
-                    bool *out, struct err *e) {
-    const Etcd__KeyValue *now = NULL, *then = NULL;
-    int code = 0;
-    if (early.p) {
-        code = read_pair(t, key, 0, a, &now, e);
-        if (code == 0 && !now) {
-            code = read_pair(t, early, 0, a, &then, e);
-        }
-    }
-    *out = then != NULL;
-    return code;
-}
-
-int etcd_put_lease(struct etcd_store *t, struct store_key k, struct str value, uint64_t expect,
-                   int64_t lease, uint64_t *revision_out, struct err *e) {
-    if (etcd_is_built_in(k)) {
-        return built_in(e);
-    }
-    struct arena a = {0};
-    struct swap w = {.expect = expect};
-    struct str early = etcd_key_early(k, &a);
-    int code = etcd_key_of(k, &a, &w.key, e);
-    if (code == 0) {
-        w.absent = expect == REV_NONE || expect == REV_ANY ? early : STR_NULL;
-        code = put_at(t, &w, k, value, lease, &a, e);
-    }
-    if (code == 0 && !w.is_done && expect != REV_NONE && early.p) {
-        bool at_early = false;
-        code = is_early(t, w.key, early, &a, &at_early, e);
-        if (code == 0 && (at_early || expect == REV_ANY)) {
-            w = (struct swap){.key = at_early ? early : w.key, .expect = expect};
-            code = put_at(t, &w, k, value, lease, &a, e);
-        }
-    }
-    if (code == 0 && !w.is_done) {
-        code = expect == REV_NONE
-                   ? err_set(e, ERR_EXISTS, "etcd: \"%.*s\" exists already", STR_FMT(k.key))
-               : w.exists ? err_set(e, ERR_CONFLICT, "etcd: \"%.*s\" was changed by somebody else",
-                                    STR_FMT(k.key))
-                          : not_found(k, e);
-    }
-    if (code == 0 && revision_out) {
-        *revision_out = w.revision;
-    }
-    arena_fini(&a);
-    return code;
-}
-
-static int etcd_put(struct store *s, struct store_key k, struct str value, uint64_t expect,
-                    uint64_t *revision_out, struct err *e) {
-    return etcd_put_lease(of(s), k, value, expect, 0, revision_out, e);
+    return sure_swap(t, w, &op, text, a, e);
 }
 
 static int del_at(struct etcd_store *t, struct swap *w, struct arena *a, struct err *e) {
@@ -411,46 +371,124 @@ static int del_at(struct etcd_store *t, struct swap *w, struct arena *a, struct 
     Etcd__RequestOp op = ETCD__REQUEST_OP__INIT;
     op.request_case = ETCD__REQUEST_OP__REQUEST_REQUEST_DELETE_RANGE;
     op.request_delete_range = &del;
-    w->op = &op;
-    int code = swap(t, w, a, e);
-    w->op = NULL;
-    if (code < 0 && w->is_unknown) {
-        const Etcd__KeyValue *kv = NULL;
-        if (read_pair(t, w->key, CHECK_MS, a, &kv, NULL) == 0 && !kv) {
-            code = 0; /* gone, as was asked for */
-            w->is_done = true;
-            w->deleted = 1;
-        }
+    return sure_swap(t, w, &op, STR_NULL, a, e);
+}
+
+static int built_in(struct err *e) {
+    return err_set(e, ERR_DENIED,
+                   "profile projectcalico-default-allow is built in: it can't be written");
+}
+
+/* Where an item stands: at its key, or, a policy of early versions, elsewhere. */
+struct place {
+    struct str key;
+    uint64_t revision; /* 0: nothing there */
+};
+
+static int find_place(struct etcd_store *t, struct str key, struct str early, struct arena *a,
+                      struct place *out, struct err *e) {
+    const Etcd__KeyValue *now = NULL, *then = NULL;
+    int code = read_pair(t, key, 0, a, &now, e);
+    if (code == 0 && !now && early.p) {
+        code = read_pair(t, early, 0, a, &then, e);
+    }
+    if (code == 0) {
+        const Etcd__KeyValue *kv = then ? then : now;
+        *out = (struct place){then ? early : key, kv ? (uint64_t)kv->mod_revision : 0};
     }
     return code;
 }
 
-static int etcd_del(struct store *s, struct store_key k, uint64_t expect, struct err *e) {
+static int conflict(struct store_key k, struct err *e) {
+    return err_set(e, ERR_CONFLICT, "etcd: \"%.*s\" was changed by somebody else", STR_FMT(k.key));
+}
+
+/* What is to be written; value STR_NULL: a delete. */
+struct change {
+    struct store_key k;
+    struct str value;
+    int64_t lease;
+    struct str key, early;
+};
+
+static int change_at(struct etcd_store *t, const struct change *c, struct swap *w, struct arena *a,
+                     struct err *e) {
+    return c->value.p ? put_at(t, w, c->k, c->value, c->lease, a, e) : del_at(t, w, a, e);
+}
+
+/* Without a condition of the caller's there is one nevertheless: that nobody wrote since we looked.
+ * So a try that was thought lost and comes late changes nothing. */
+static int change_any(struct etcd_store *t, const struct change *c, struct swap *w, struct arena *a,
+                      struct err *e) {
+    for (int i = 0; i < ANY_TRIES; i++) {
+        struct place p;
+        int code = find_place(t, c->key, c->early, a, &p, e);
+        if (code < 0) {
+            return code;
+        }
+        if (!c->value.p && p.revision == 0) {
+            return not_found(c->k, e);
+        }
+        *w = (struct swap){.key = p.key, .expect = p.revision};
+        w->absent = p.revision == 0 ? c->early : STR_NULL;
+        code = change_at(t, c, w, a, e);
+        if (code < 0 || w->is_done) {
+            return code;
+        }
+    }
+    return conflict(c->k, e);
+}
+
+static int change_if(struct etcd_store *t, const struct change *c, uint64_t expect, struct swap *w,
+                     struct arena *a, struct err *e) {
+    *w = (struct swap){.key = c->key, .expect = expect};
+    w->absent = expect == REV_NONE ? c->early : STR_NULL;
+    int code = change_at(t, c, w, a, e);
+    if (code == 0 && !w->is_done && !w->exists && expect != REV_NONE && c->early.p) {
+        *w = (struct swap){.key = c->early, .expect = expect};
+        code = change_at(t, c, w, a, e);
+    }
+    if (code < 0 || w->is_done) {
+        return code;
+    }
+    if (expect == REV_NONE) {
+        return err_set(e, ERR_EXISTS, "etcd: \"%.*s\" exists already", STR_FMT(c->k.key));
+    }
+    return w->exists ? conflict(c->k, e) : not_found(c->k, e);
+}
+
+static int change(struct etcd_store *t, struct store_key k, struct str value, int64_t lease,
+                  uint64_t expect, uint64_t *revision_out, struct err *e) {
     if (etcd_is_built_in(k)) {
         return built_in(e);
     }
-    struct etcd_store *t = of(s);
     struct arena a = {0};
-    struct swap w = {.expect = expect};
-    struct str early = etcd_key_early(k, &a);
-    int code = etcd_key_of(k, &a, &w.key, e);
+    struct swap w = {0};
+    struct change c = {.k = k, .value = value, .lease = lease, .early = etcd_key_early(k, &a)};
+    int code = etcd_key_of(k, &a, &c.key, e);
     if (code == 0) {
-        code = del_at(t, &w, &a, e);
-    }
-    bool is_absent = w.is_done ? w.deleted == 0 : !w.exists;
-    if (code == 0 && is_absent && early.p) {
-        w = (struct swap){.key = early, .expect = expect};
-        code = del_at(t, &w, &a, e);
-        is_absent = w.is_done ? w.deleted == 0 : !w.exists;
-    }
-    if (code == 0 && is_absent) {
-        code = not_found(k, e);
-    } else if (code == 0 && !w.is_done) {
         code =
-            err_set(e, ERR_CONFLICT, "etcd: \"%.*s\" was changed by somebody else", STR_FMT(k.key));
+            expect == REV_ANY ? change_any(t, &c, &w, &a, e) : change_if(t, &c, expect, &w, &a, e);
+    }
+    if (code == 0 && revision_out) {
+        *revision_out = w.revision;
     }
     arena_fini(&a);
     return code;
+}
+
+int etcd_put_lease(struct etcd_store *t, struct store_key k, struct str value, uint64_t expect,
+                   int64_t lease, uint64_t *revision_out, struct err *e) {
+    return change(t, k, value, lease, expect, revision_out, e);
+}
+
+static int etcd_put(struct store *s, struct store_key k, struct str value, uint64_t expect,
+                    uint64_t *revision_out, struct err *e) {
+    return etcd_put_lease(of(s), k, value, expect, 0, revision_out, e);
+}
+
+static int etcd_del(struct store *s, struct store_key k, uint64_t expect, struct err *e) {
+    return change(of(s), k, STR_NULL, 0, expect, NULL, e);
 }
 
 /* Single writes: see store_begin. */

@@ -7,9 +7,13 @@
  * again. Compacted, restored, replaced: a new snapshot, of which the consumer takes the
  * differences.
  *
- * A member's answer to a request for progress may overtake events in etcd before 3.4.31 and 3.5.13
- * (issues 15220, 17507 there), so one answer proves nothing: the first one's revision counts when a
- * second, asked for a while later, has come behind it. */
+ * A member's answer to a request for progress may overtake events (etcd before 3.4.31 and 3.5.13,
+ * issues 15220 and 17507 there), most of all after a watch was opened behind the newest revision:
+ * etcd catches up in the background. So
+ * - a watch is opened at the newest event that is known (the anchor): that it comes again shows
+ *   that the member has caught up; before, nobody is asked for progress;
+ * - the first answer's revision counts when a second, asked for a while later, has come behind it;
+ * - what was learned so is told, but a watch never goes on from there: events can't be lost. */
 #include "store/etcd_int.h"
 
 #include "base/clock.h"
@@ -22,10 +26,13 @@
 enum {
     RETRY_MIN_MS = 200,
     RETRY_MAX_MS = 5000,
-    PROGRESS_GAP_MS = 60,    /* between the two requests for progress */
-    PROGRESS_AGAIN_MS = 100, /* the member lags behind the cluster */
-    PROGRESS_WAIT_MS = 5000, /* for an answer; then the member is given up */
-    OPEN_WAIT_MS = 10000,    /* for the watch to be there */
+    PROGRESS_GAP_MS = 60,      /* between the two requests for progress */
+    PROGRESS_AGAIN_MS = 50,    /* the member lags behind the cluster, or has not caught up */
+    PROGRESS_WAIT_MS = 1000,   /* for an answer; a member that catches up may leave it out */
+    PROGRESS_TRIES = 5,        /* without a word; then the member is given up */
+    CAUGHT_UP_MS = 300,        /* when there is no anchor: three of etcd's rounds */
+    CATCH_UP_REVISIONS = 1000, /* that etcd sends at once; a message with fewer is the last */
+    OPEN_WAIT_MS = 10000,      /* for the watch to be there */
     WHY_MAX = 500,
 };
 
@@ -65,12 +72,18 @@ struct etcd_stream {
     struct grpc_split split;
     struct loop_timer *retry, *ask_timer;
     int64_t pause_ms;
-    uint64_t position; /* everything up to here has been told */
+    uint64_t position; /* everything up to here has been told: the watch goes on behind it */
+    uint64_t told;     /* the same with what was learned by asking; at least position */
     uint64_t newest;   /* in the message under way */
+    uint64_t anchor;   /* revision of the newest event or item of the range, 0: none */
+    bool has_anchor, is_caught_up; /* the watch was opened at it; it has come again */
+    size_t n_revisions;            /* in the message under way */
+    int64_t opened_ns;
     bool is_connected, was_told_lost, is_in_sync, is_listed;
     enum ask ask;
     bool ask_again; /* somebody asked after the reading began */
     uint64_t ask_target, ask_first;
+    unsigned n_unanswered;
     struct etcd_op *ask_op;
     unsigned depth;
     bool is_dead;
@@ -111,9 +124,9 @@ static void tell_item(struct etcd_stream *f, const struct store_item *it) {
 
 static void tell_progress(struct etcd_stream *f) {
     if (f->has_snapshot) {
-        f->ops.on_progress(f->arg, STR(""), f->position);
+        f->ops.on_progress(f->arg, STR(""), f->told);
     } else if (f->watch_ops.on_progress) {
-        f->watch_ops.on_progress(f->arg, f->position);
+        f->watch_ops.on_progress(f->arg, f->told);
     }
 }
 
@@ -173,8 +186,12 @@ static void gone(struct etcd_stream *f, const char *why) {
 
 /* Another cluster, or one that has forgotten: what its revisions mean begins anew. */
 static void replaced(struct etcd_stream *f, const char *why) {
-    f->position = 0;
+    f->position = f->told = f->anchor = 0;
+    f->was_told_lost = false; /* whatever was said before, this matters more */
     tell_connected(f, false, why);
+    if (!f->is_dead && f->has_snapshot && f->ops.on_reset) {
+        f->ops.on_reset(f->arg, STR(""));
+    }
     if (!f->is_dead) {
         gone(f, why);
     }
@@ -215,13 +232,14 @@ static void on_asked(void *arg, const struct etcd_end *end) {
     Etcd__RangeResponse *r = range_answer(f, end, &a);
     if (r) {
         etcd_op_free(TAKE_PTR(f->op));
-        if (!etcd_cluster_is_same(f->c, r->header, f->position, why, sizeof(why))) {
+        if (!etcd_cluster_is_same(f->c, r->header, f->told, why, sizeof(why))) {
             replaced(f, why);
         } else if (f->is_listed) {
             open_watch(f);
         } else {
             etcd_pager_fini(&f->pager);
             etcd_pager_init(&f->pager, f->range, (uint64_t)r->header->revision);
+            f->anchor = 0;
             f->ops.on_snapshot(f->arg, STR(""));
             if (!f->is_dead) {
                 list_next(f);
@@ -252,18 +270,21 @@ static void tell_page(struct etcd_stream *f, const Etcd__RangeResponse *r, struc
     struct str space = str_c(f->space);
     for (size_t i = 0; i < r->n_kvs && !f->is_dead; i++) {
         struct store_item it;
-        if (etcd_item_of(space, r->kvs[i], a, &it)) {
+        uint64_t revision = r->kvs[i]->mod_revision > 0 ? (uint64_t)r->kvs[i]->mod_revision : 0;
+        f->anchor = revision > f->anchor ? revision : f->anchor;
+        if (etcd_item_of(space, r->kvs[i], a, &it) && str_starts(it.key, str_c(f->prefix))) {
             tell_item(f, &it);
         }
     }
 }
 
 static void end_snapshot(struct etcd_stream *f) {
-    if (str_is(str_c(f->space), STORE_SPACE_RESOURCES)) {
+    if (str_is(str_c(f->space), STORE_SPACE_RESOURCES) &&
+        str_starts(etcd_built_in_key(), str_c(f->prefix))) {
         struct store_item it = {str_c(f->space), etcd_built_in_key(), etcd_built_in_value(), 1};
         tell_item(f, &it);
     }
-    f->position = f->pager.revision;
+    f->position = f->told = f->pager.revision;
     f->is_listed = true;
     if (!f->is_dead) {
         f->ops.on_snapshot_end(f->arg, STR(""), f->position);
@@ -319,11 +340,13 @@ static void list_next(struct etcd_stream *f) {
 
 static void tell_event(struct etcd_stream *f, const Etcd__Event *ev, struct arena *a) {
     const Etcd__KeyValue *kv = ev->kv;
-    if (!kv || kv->mod_revision <= 0 || (uint64_t)kv->mod_revision <= f->position) {
-        return; /* a member that came back has been seen to repeat itself */
+    uint64_t revision = kv && kv->mod_revision > 0 ? (uint64_t)kv->mod_revision : 0;
+    if (revision > f->newest || f->n_revisions == 0) {
+        f->n_revisions++;
     }
-    if ((uint64_t)kv->mod_revision > f->newest) {
-        f->newest = (uint64_t)kv->mod_revision;
+    f->newest = revision > f->newest ? revision : f->newest;
+    if (revision <= f->position) {
+        return; /* the anchor; and a member that came back has been seen to repeat itself */
     }
     struct store_item it;
     if (!etcd_item_of(str_c(f->space), kv, a, &it) || !str_starts(it.key, str_c(f->prefix))) {
@@ -337,16 +360,29 @@ static void tell_event(struct etcd_stream *f, const Etcd__Event *ev, struct aren
 
 /* The member has passed on everything up to revision. */
 static void move_to(struct etcd_stream *f, uint64_t revision) {
-    if (revision > f->position) {
-        f->position = revision;
-    }
+    f->position = revision > f->position ? revision : f->position;
+    f->told = f->position > f->told ? f->position : f->told;
     tell_progress(f);
+}
+
+/* The end of a message of events. */
+static void end_message(struct etcd_stream *f) {
+    f->is_caught_up = f->is_caught_up || (f->has_anchor && f->n_revisions < CATCH_UP_REVISIONS);
+    f->n_revisions = 0;
+    f->anchor = f->newest > f->anchor ? f->newest : f->anchor;
+    move_to(f, f->newest);
 }
 
 static void ask_answered(struct etcd_stream *f, uint64_t revision);
 
 static void watch_canceled(struct etcd_stream *f, const Etcd__WatchResponse *w) {
     char why[WHY_MAX];
+    if (w->compact_revision > 0 && f->has_anchor && (uint64_t)w->compact_revision <= f->position) {
+        f->anchor = 0; /* only the anchor is gone */
+        http_call_free(TAKE_PTR(f->call));
+        open_watch(f);
+        return;
+    }
     if (w->compact_revision > 0) {
         (void)snprintf(why, sizeof(why), "compacted up to revision %" PRId64, w->compact_revision);
         gone(f, why);
@@ -360,7 +396,7 @@ static void watch_canceled(struct etcd_stream *f, const Etcd__WatchResponse *w) 
         gone(f, st.reason);
         return;
     }
-    (void)snprintf(why, sizeof(why), "etcd at %s: the watch was ended: %s", etcd_cluster_url(f->c),
+    (void)snprintf(why, sizeof(why), "etcd at %s: the watch was ended: %s", etcd_cluster_name(f->c),
                    st.reason);
     lost(f, why);
 }
@@ -370,6 +406,7 @@ static int on_watch_message(void *arg, struct str message) {
     struct arena a = {0};
     char why[WHY_MAX];
     enter(f);
+    f->n_unanswered = 0;
     const struct http_call *call = f->call;
     Etcd__WatchResponse *w = grpc_unpack(&etcd__watch_response__descriptor, message, &a);
     if (!w) {
@@ -380,6 +417,7 @@ static int on_watch_message(void *arg, struct str message) {
         replaced(f, why);
     } else if (w->created) {
         f->state = STATE_WATCHING;
+        f->opened_ns = clock_ns();
         loop_timer_stop(f->retry);
         f->pause_ms = 0;
         tell_connected(f, true, "");
@@ -391,7 +429,7 @@ static int on_watch_message(void *arg, struct str message) {
             tell_event(f, w->events[i], &a);
         }
         if (!f->is_dead && !w->fragment) {
-            move_to(f, f->newest);
+            end_message(f);
         }
     } else if (w->header && w->header->revision > 0) {
         uint64_t revision = (uint64_t)w->header->revision;
@@ -428,7 +466,7 @@ static void watch_ended(struct etcd_stream *f, const struct http_header *h, size
             etcd_cluster_forget_login(f->c);
         }
     }
-    (void)snprintf(why, sizeof(why), "etcd at %s: %s", etcd_cluster_url(f->c), st.reason);
+    (void)snprintf(why, sizeof(why), "etcd at %s: %s", etcd_cluster_name(f->c), st.reason);
     etcd_cluster_next(f->c);
     lost(f, reason ? reason : why);
 }
@@ -454,13 +492,16 @@ static void open_watch(struct etcd_stream *f) {
         .on_head = on_watch_head, .on_data = on_watch_data, .on_end = on_watch_end};
     f->state = STATE_OPENING;
     loop_timer_start(f->retry, OPEN_WAIT_MS, 0);
-    f->newest = f->position;
+    f->newest = 0;
+    f->n_revisions = 0;
+    f->has_anchor = f->anchor > 0 && f->anchor <= f->position;
+    f->is_caught_up = false;
     grpc_split_fini(&f->split);
     grpc_split_init(&f->split, ETCD_MESSAGE_MAX);
     Etcd__WatchCreateRequest create = ETCD__WATCH_CREATE_REQUEST__INIT;
     create.key = pb_bytes(f->range.from);
     create.range_end = pb_bytes(f->range.to);
-    create.start_revision = (int64_t)f->position + 1;
+    create.start_revision = (int64_t)(f->has_anchor ? f->anchor : f->position + 1);
     create.progress_notify = true;
     create.fragment = true;
     Etcd__WatchRequest q = ETCD__WATCH_REQUEST__INIT;
@@ -501,20 +542,30 @@ static void send_progress_request(struct etcd_stream *f, enum ask next) {
     buf_fini(&body);
 }
 
+static void ask_first(struct etcd_stream *f) {
+    if (f->is_caught_up ||
+        (!f->has_anchor && clock_ns() - f->opened_ns > CAUGHT_UP_MS * 1000000LL)) {
+        send_progress_request(f, ASK_FIRST);
+    } else {
+        f->ask = ASK_AGAIN;
+        loop_timer_start(f->ask_timer, PROGRESS_AGAIN_MS, 0);
+    }
+}
+
 static void on_newest(void *arg, const struct etcd_end *end) {
     struct etcd_stream *f = arg;
     struct arena a = {0};
     char why[WHY_MAX];
     enter(f);
-    etcd_op_free(TAKE_PTR(f->ask_op));
     const Etcd__RangeResponse *r =
         end->code == 0 ? grpc_unpack(&etcd__range_response__descriptor, end->message, &a) : NULL;
+    etcd_op_free(TAKE_PTR(f->ask_op));
     if (!r || !r->header || r->header->revision <= 0) {
         f->ask = ASK_AGAIN; /* the watch is well as far as is known: it says when it is not */
         loop_timer_start(f->ask_timer, RETRY_MAX_MS, 0);
-    } else if (!etcd_cluster_is_same(f->c, r->header, f->position, why, sizeof(why))) {
+    } else if (!etcd_cluster_is_same(f->c, r->header, f->told, why, sizeof(why))) {
         replaced(f, why);
-    } else if ((uint64_t)r->header->revision <= f->position) {
+    } else if ((uint64_t)r->header->revision <= f->told) {
         f->ask = ASK_NONE;
         tell_progress(f);
         if (!f->is_dead && f->ask_again) {
@@ -522,7 +573,7 @@ static void on_newest(void *arg, const struct etcd_end *end) {
         }
     } else {
         f->ask_target = (uint64_t)r->header->revision;
-        send_progress_request(f, ASK_FIRST);
+        ask_first(f);
     }
     arena_fini(&a);
     (void)leave(f);
@@ -546,7 +597,8 @@ static void ask_answered(struct etcd_stream *f, uint64_t revision) {
         if (is_behind) {
             loop_timer_start(f->ask_timer, PROGRESS_AGAIN_MS, 0);
         }
-        move_to(f, f->ask_first);
+        f->told = f->ask_first > f->told ? f->ask_first : f->told;
+        tell_progress(f);
         if (!f->is_dead && f->ask == ASK_NONE && f->ask_again) {
             ask_restart(f);
         }
@@ -565,8 +617,12 @@ static void on_ask_timer(void *arg) {
         break;
     case ASK_FIRST:
     case ASK_SECOND:
-        etcd_cluster_next(f->c);
-        lost(f, "etcd: no answer to a request for the watch's progress");
+        if (++f->n_unanswered < PROGRESS_TRIES) {
+            ask_restart(f);
+        } else {
+            etcd_cluster_next(f->c);
+            lost(f, "etcd: no answer to requests for the watch's progress");
+        }
         break;
     case ASK_NONE:
     case ASK_READING:
@@ -622,11 +678,11 @@ static void stream_free(struct etcd_stream *f) {
     }
 }
 
-int etcd_follow(struct store *s, struct loop *l, struct str space,
+int etcd_follow(struct store *s, struct loop *l, struct store_key prefix,
                 const struct store_follow_ops *ops, void *arg, struct store_follow **out,
                 struct err *e) {
     struct etcd_stream *f = NULL;
-    int r = stream_new((struct etcd_store *)s, l, (struct store_key){space, STR("")}, arg, &f, e);
+    int r = stream_new((struct etcd_store *)s, l, prefix, arg, &f, e);
     if (r == 0) {
         f->has_snapshot = true;
         f->ops = *ops;

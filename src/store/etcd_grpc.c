@@ -2,6 +2,8 @@
  * (api/v3rpc/rpctypes): their codes alone don't tell a full disk from a busy server. */
 #include "store/etcd_grpc.h"
 
+#include "http/http.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -134,23 +136,13 @@ void *grpc_unpack(const ProtobufCMessageDescriptor *d, struct str bytes, struct 
     return protobuf_c_message_unpack(d, &alloc, bytes.n, (const uint8_t *)(bytes.p ? bytes.p : ""));
 }
 
-static int hex_of(char c) {
-    return c >= '0' && c <= '9'   ? c - '0'
-           : c >= 'A' && c <= 'F' ? c - 'A' + 10
-           : c >= 'a' && c <= 'f' ? c - 'a' + 10
-                                  : -1;
-}
-
 /* Percent-decoded and fit for a log line. */
 static void decode_message(struct str in, char *out, size_t room) {
-    size_t n = 0;
-    for (size_t i = 0; i < in.n && n + 1 < room; i++) {
-        char c = in.p[i];
-        if (c == '%' && i + 2 < in.n && hex_of(in.p[i + 1]) >= 0 && hex_of(in.p[i + 2]) >= 0) {
-            c = (char)(hex_of(in.p[i + 1]) * 16 + hex_of(in.p[i + 2]));
-            i += 2;
+    size_t n = http_percent_decode(str_sub(in, 0, in.n < room - 1 ? in.n : room - 1), out);
+    for (size_t i = 0; i < n; i++) {
+        if ((unsigned char)out[i] < 0x20 || out[i] == 0x7f) {
+            out[i] = ' ';
         }
-        out[n++] = (unsigned char)c < 0x20 || c == 0x7f ? ' ' : c;
     }
     out[n] = '\0';
 }

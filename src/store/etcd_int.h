@@ -49,12 +49,12 @@ int etcd_put_lease(struct etcd_store *t, struct store_key k, struct str value, u
                    int64_t lease, uint64_t *revision_out, struct err *e);
 
 /* etcd_follow.c */
-int etcd_follow(struct store *s, struct loop *l, struct str space,
+int etcd_follow(struct store *s, struct loop *l, struct store_key prefix,
                 const struct store_follow_ops *ops, void *arg, struct store_follow **out,
                 struct err *e);
-void etcd_follow_ask(struct store_follow *f);
-void etcd_follow_free(struct store_follow *f);
+void etcd_follow_ask(struct store_follow *base);
+void etcd_follow_free(struct store_follow *base);
 int etcd_watch(struct store *s, struct loop *l, struct store_key prefix, uint64_t from_revision,
                const struct store_watch_ops *ops, void *arg, struct store_watch **out,
                struct err *e);
-void etcd_watch_free(struct store_watch *w);
+void etcd_watch_free(struct store_watch *base);

@@ -96,8 +96,9 @@ struct http_client *etcd_cluster_member(const struct etcd_cluster *c) {
     return c->member[c->now].http;
 }
 
-const char *etcd_cluster_url(const struct etcd_cluster *c) {
-    return c->o->member[c->now].p;
+const char *etcd_cluster_name(const struct etcd_cluster *c) {
+    const char *url = c->o->member[c->now].p, *host = strstr(url, "://");
+    return host ? host + 3 : url;
 }
 
 void etcd_cluster_next(struct etcd_cluster *c) {
@@ -136,14 +137,14 @@ bool etcd_cluster_is_same(struct etcd_cluster *c, const Etcd__ResponseHeader *h,
         (void)snprintf(why, room,
                        "etcd at %s: another cluster answers: its id is %" PRIx64
                        ", it was %" PRIx64,
-                       etcd_cluster_url(c), h->cluster_id, was);
+                       etcd_cluster_name(c), h->cluster_id, was);
         return false;
     }
     if (revision < least) {
         (void)snprintf(why, room,
                        "etcd at %s: its newest revision is %" PRIu64 ", %" PRIu64
                        " was seen before: it was restored from a backup",
-                       etcd_cluster_url(c), revision, least);
+                       etcd_cluster_name(c), revision, least);
         return false;
     }
     return true;
@@ -242,7 +243,7 @@ static void take_login(struct etcd_op *op) {
 static void answered(struct etcd_op *op, const struct grpc_status *st) {
     char reason[REASON_MAX * 2];
     struct etcd_cluster *c = op->c;
-    (void)snprintf(reason, sizeof(reason), "etcd at %s: %s", etcd_cluster_url(c), st->reason);
+    (void)snprintf(reason, sizeof(reason), "etcd at %s: %s", etcd_cluster_name(c), st->reason);
     if (st->code == 0) {
         if (!op->has_message) {
             elsewhere(op, "etcd: an answer without a message", false, false);
@@ -297,7 +298,7 @@ static void on_data(void *arg, struct str chunk) {
     if (r < 0) {
         http_call_free(TAKE_PTR(op->call));
         char text[REASON_MAX];
-        (void)snprintf(text, sizeof(text), "etcd at %s: %s", etcd_cluster_url(op->c),
+        (void)snprintf(text, sizeof(text), "etcd at %s: %s", etcd_cluster_name(op->c),
                        r == ERR_TOO_BIG ? "the answer is too large" : "no answer of gRPC");
         final(op, r, text);
     }

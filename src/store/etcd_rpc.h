@@ -10,7 +10,7 @@ enum {
     ETCD_MEMBERS_MAX = 16,
     ETCD_CONNECT_MS = 4000, /* to one member */
     ETCD_ATTEMPT_MS = 5000, /* one member's answer */
-    ETCD_CALL_MS = 15000,   /* a call, all members and waiting for a leader together */
+    ETCD_CALL_MS = 10000,   /* a call, all members and waiting for a leader together */
     ETCD_PAUSE_MS = 250,    /* between rounds, while the cluster has no leader */
     ETCD_PING_MS = 10000,   /* silence on a watch, after which the member is asked */
     ETCD_PONG_MS = 5000,
@@ -38,7 +38,7 @@ MG_NODISCARD int etcd_cluster_new(struct loop *l, const struct etcd_options *o,
 void etcd_cluster_free(struct etcd_cluster *c); /* every op and call must have been freed */
 /* The member asked now; it is kept as long as it answers. */
 struct http_client *etcd_cluster_member(const struct etcd_cluster *c);
-const char *etcd_cluster_url(const struct etcd_cluster *c);
+const char *etcd_cluster_name(const struct etcd_cluster *c); /* its HOST:PORT */
 void etcd_cluster_next(struct etcd_cluster *c);
 void etcd_cluster_forget_login(struct etcd_cluster *c);
 /* Looks at an answer's header: false, with the reason, when another cluster answers than before or

@@ -31,25 +31,6 @@ static int add_members(struct etcd_options *o, struct str list, struct err *e) {
     return r;
 }
 
-static int hex_of(char c) {
-    return c >= '0' && c <= '9'   ? c - '0'
-           : c >= 'a' && c <= 'f' ? c - 'a' + 10
-           : c >= 'A' && c <= 'F' ? c - 'A' + 10
-                                  : -1;
-}
-
-static struct str percent_decoded(struct arena *a, struct str s) {
-    char *p = arena_alloc(a, s.n + 1);
-    size_t n = 0;
-    for (size_t i = 0; i < s.n; i++) {
-        int hi = i + 2 < s.n && s.p[i] == '%' ? hex_of(s.p[i + 1]) : -1;
-        int lo = hi >= 0 ? hex_of(s.p[i + 2]) : -1;
-        p[n++] = lo >= 0 ? (char)(hi * 16 + lo) : s.p[i];
-        i += lo >= 0 ? 2 : 0;
-    }
-    return str_n(p, n);
-}
-
 static int read_query(struct etcd_options *o, struct str query, struct err *e) {
     const struct {
         const char *name;
@@ -75,7 +56,8 @@ static int read_query(struct etcd_options *o, struct str query, struct err *e) {
                            "key=FILE, user=NAME, password=TEXT and insecure=true",
                            STR_FMT(name));
         }
-        *known[i].to = percent_decoded(&o->mem, value);
+        char *p = arena_alloc(&o->mem, value.n + 1);
+        *known[i].to = str_n(p, http_percent_decode(value, p));
     }
     return 0;
 }

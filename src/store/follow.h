@@ -17,6 +17,9 @@ struct store_follow_ops {
     /* Of a snapshot or a change after it; value STR_NULL: deleted. The strings live until the call
      * returns. Revisions of an item may repeat: the syncer drops what is no news. */
     void (*on_item)(void *arg, const struct store_item *it);
+    /* May be NULL. Another datastore answers, or one that was restored from a backup: revisions
+     * begin anew, lower ones count as news, a snapshot follows. What is known stays known. */
+    void (*on_reset)(void *arg, struct str scope);
     /* What was known of scope and did not come is gone. */
     void (*on_snapshot_end)(void *arg, struct str scope, uint64_t revision);
     /* End of a burst: every change in scope up to revision has been told. */

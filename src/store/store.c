@@ -4,7 +4,8 @@
 
 #include <stdlib.h>
 
-static const struct store_driver *const drivers[] = {&store_sqlite, &store_agent, &store_etcd};
+static const struct store_driver *const drivers[] = {&store_sqlite, &store_agent, &store_etcd,
+                                                     &store_kube};
 
 int store_open(const char *url, struct store **out, struct err *e) {
     struct str u = str_c(url);

@@ -37,7 +37,7 @@ struct scope {
 struct syncer {
     struct store *s;
     struct loop *l;
-    char *space;
+    char *space, *prefix;
     struct syncer_ops ops;
     void *arg;
     struct store_watch *watch;
@@ -52,6 +52,10 @@ struct syncer {
     unsigned depth; /* callbacks under way: the end of the syncer waits for them */
 };
 
+static struct store_key key_of(const struct syncer *y) {
+    return (struct store_key){str_c(y->space), str_c(y->prefix)};
+}
+
 static void destroy(struct syncer *y) {
     size_t i = 0;
     struct known **v;
@@ -64,6 +68,7 @@ static void destroy(struct syncer *y) {
     }
     vec_fini(&y->scopes);
     free(y->space);
+    free(y->prefix);
     free(y);
 }
 
@@ -283,8 +288,8 @@ static void on_watch_end(void *arg, int code) {
 
 /* One snapshot and the watch behind it. */
 static int sync_once(struct syncer *y, struct err *e) {
-    struct store_key all = {.space = str_c(y->space), .key = STR("")};
-    struct scope *c = scope_begin(y, STR(""));
+    struct store_key all = key_of(y);
+    struct scope *c = scope_begin(y, all.key);
     y->list_revision = 0;
     int r = store_list(y->s, all, &y->list_revision, on_list_item, y, e);
     if (r == 0 && y->list_revision < c->position) {
@@ -323,6 +328,20 @@ static void on_retry(void *arg) {
 
 static void on_follow_snapshot(void *arg, struct str scope) {
     (void)scope_begin(arg, scope);
+}
+
+/* What is passed on stays; the values decide what is news, as no revision is old any more. */
+static void on_follow_reset(void *arg, struct str prefix) {
+    struct syncer *y = arg;
+    struct scope *c = scope_begin(y, prefix);
+    size_t i = 0;
+    struct known **v;
+    c->position = 0;
+    while (knowntab_next(&y->known, &i, NULL, &v)) {
+        if (str_starts(keytext_view(&(*v)->key), c->prefix)) {
+            (*v)->revision = 0;
+        }
+    }
 }
 
 static void on_follow_item(void *arg, const struct store_item *it) {
@@ -368,12 +387,13 @@ static void on_follow_connected(void *arg, bool is_connected, const char *why) {
 
 static int start_following(struct syncer *y, struct err *e) {
     static const struct store_follow_ops ops = {.on_snapshot = on_follow_snapshot,
+                                                .on_reset = on_follow_reset,
                                                 .on_item = on_follow_item,
                                                 .on_snapshot_end = on_follow_snapshot_end,
                                                 .on_progress = on_follow_progress,
                                                 .on_in_sync = on_follow_in_sync,
                                                 .on_connected = on_follow_connected};
-    return y->s->drv->follow(y->s, y->l, str_c(y->space), &ops, y, &y->follow, e);
+    return y->s->drv->follow(y->s, y->l, key_of(y), &ops, y, &y->follow, e);
 }
 
 void syncer_ask(struct syncer *y) {
@@ -384,15 +404,15 @@ void syncer_ask(struct syncer *y) {
 
 /* ---- life ---- */
 
-int syncer_start(struct store *s, struct loop *l, struct str space, const struct syncer_ops *ops,
-                 void *arg, struct syncer **out, struct err *e) {
+int syncer_start(struct store *s, struct loop *l, struct store_key prefix,
+                 const struct syncer_ops *ops, void *arg, struct syncer **out, struct err *e) {
     struct syncer *y = calloc(1, sizeof(*y));
     mg_assert(y != NULL);
     y->s = s;
     y->l = l;
-    y->space = calloc(1, space.n + 1);
-    mg_assert(y->space != NULL);
-    memcpy(y->space, space.p, space.n);
+    y->space = strndup(prefix.space.p, prefix.space.n);
+    y->prefix = strndup(prefix.key.n ? prefix.key.p : "", prefix.key.n);
+    mg_assert(y->space != NULL && y->prefix != NULL);
     y->ops = *ops;
     y->arg = arg;
     y->retry = loop_timer_new(l, on_retry, y);

@@ -19,9 +19,9 @@ struct syncer_ops {
     void (*on_connected)(void *arg, bool is_connected, const char *why);
 };
 
-/* space: STORE_SPACE_RESOURCES or _IPAM, whole. Starts at once; the first snapshot is passed on
- * from inside this call when the driver answers at once (sqlite). */
-MG_NODISCARD int syncer_start(struct store *s, struct loop *l, struct str space,
+/* prefix: what is followed; an empty key: the whole space. Starts at once; the first snapshot is
+ * passed on from inside this call when the driver answers at once (sqlite). */
+MG_NODISCARD int syncer_start(struct store *s, struct loop *l, struct store_key prefix,
                               const struct syncer_ops *ops, void *arg, struct syncer **out,
                               struct err *e);
 void syncer_free(struct syncer *y); /* accepts NULL */

@@ -17,7 +17,9 @@ GATEWAY_OUT = ('10.90.0.1', 'fd90::1')
 class Agent:
     """`margay node` in one namespace of a lab, with a state dir of its own."""
 
-    def __init__(self, lab, node, name='n1', default_pools=False):
+    def __init__(self, lab, node, name='n1', default_pools=False, store=None, url=None):
+        self.store = store  # of stores.py; None: the embedded one
+        self.url = url or (store.url if store else None)
         self.no_pools = 'false' if default_pools else 'true'
         self.lab, self.node, self.name = lab, node, name
         self.margay = os.environ.get('MARGAY', str(ROOT / 'build' / 'margay'))
@@ -34,14 +36,18 @@ class Agent:
         self.stop()
         shutil.rmtree(self.state)
 
-    def start(self):
-        """Start it and wait until it answers."""
+    def start(self, wait=True):
+        """Start it and wait until it answers and its kernel is as the store says."""
         with open(self.log, 'ab') as log:
             self.process = self.lab.spawn(
-                self.node, [self.margay, 'node', '--node-name', self.name, '--state-dir',
-                            self.state], stdout=log, stderr=log,
-                env={**os.environ, 'NO_DEFAULT_POOLS': self.no_pools})
-        self.call('status', '--wait', '--timeout', '20s')
+                self.node, [self.margay, 'node', '--node-name', self.name, *self.globals()],
+                stdout=log, stderr=log, env={**os.environ, 'NO_DEFAULT_POOLS': self.no_pools})
+        if wait:
+            self.call('status', '--wait', '--timeout', '20s')
+
+    def globals(self):
+        """The flags that all commands share."""
+        return ['--state-dir', self.state, *(['--datastore', self.url] if self.url else [])]
 
     def stop(self):
         """Ask it to end; its own errors (sanitizers) are failures."""
@@ -57,24 +63,40 @@ class Agent:
 
     def call(self, *argv, stdin=''):
         """Run the CLI on the node; its output."""
-        return self.lab.run(self.node, [self.margay, '--state-dir', self.state, *argv], stdin)
+        return self.lab.run(self.node, [self.margay, *self.globals(), *argv], stdin)
+
+    def status(self):
+        """What `status` says, whatever its exit status."""
+        done = subprocess.run(self.lab.command(self.node, [self.margay, *self.globals(), 'status',
+                                                           '-o', 'json']),
+                              check=False, text=True, stdout=subprocess.PIPE, timeout=30)
+        return json.loads(done.stdout)
 
     def apply(self, documents, wait=True):
         """Apply a list of objects and wait until the kernel has them."""
         if not documents:
             return ''
-        items = json.dumps({'apiVersion': 'v1', 'kind': 'List', 'items': documents})
-        out = self.call('apply', '-f', '-', stdin=items)
+        if self.store:
+            documents = self.store.write(documents)
+        out = ''
+        if documents:
+            out = self._feed('apply', documents)
         if wait:
             self.call('status', '--wait')
         return out
 
+    def _feed(self, *argv_and_documents):
+        """A command that reads a list of objects."""
+        *argv, documents = argv_and_documents
+        items = json.dumps({'apiVersion': 'v1', 'kind': 'List', 'items': documents})
+        return self.call(*argv, '-f', '-', stdin=items)
+
     def delete(self, documents):
         """Delete a list of objects; those that are not there are fine."""
-        if not documents:
-            return
-        items = json.dumps({'apiVersion': 'v1', 'kind': 'List', 'items': documents})
-        self.call('delete', '--ignore-not-found', '-f', '-', stdin=items)
+        if self.store:
+            documents = self.store.remove(documents)
+        if documents:
+            self._feed('delete', '--ignore-not-found', documents)
 
     def add_pod(self, pod, namespace):
         """CNI ADD of a pod whose object is applied, in a namespace of the lab."""

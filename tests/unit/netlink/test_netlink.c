@@ -261,6 +261,63 @@ static void t_routes_neighbours_addresses(void **state MG_UNUSED) {
     assert_int_equal(nl_commit(nl, &e), -ESRCH);
 }
 
+/* Several next hops with weights, of both families, and IPv4 by an IPv6 next hop. */
+static void t_routes__several_next_hops__come_back_the_same(void **state MG_UNUSED) {
+    MG_CLEANUP(fd_close) int pod = new_netns();
+    MG_CLEANUP(nl_close_p) struct nl *nl = open_here();
+    int pod_index;
+    int index = make_pair(nl, pod, &pod_index);
+    struct prefix own = pfx("10.9.0.1/24"), own6 = pfx("fd00::1/64");
+    (void)addr_add(nl, index, &own);
+    (void)addr_add(nl, index, &own6);
+    OK(nl_commit(nl, &e));
+    struct route r[] = {
+        {.dst = pfx("10.8.0.0/24"),
+         .protocol = 80,
+         .metric = 7,
+         .n_ways = 2,
+         .ways = {{pfx("10.9.0.2").ip, index, 1, false}, {pfx("10.9.0.3").ip, index, 200, false}}},
+        {.dst = pfx("fd01::/64"),
+         .protocol = 80,
+         .metric = 7,
+         .n_ways = 2,
+         .ways = {{pfx("fd00::2").ip, index, 3, false}, {pfx("fd00::3").ip, index, 4, false}}},
+        {.dst = pfx("10.8.1.0/24"),
+         .protocol = 80,
+         .metric = 7,
+         .via = pfx("fd00::2").ip,
+         .oif = index},
+        {.dst = pfx("10.8.2.0/24"),
+         .protocol = 80,
+         .metric = 7,
+         .n_ways = 2,
+         .ways = {{pfx("10.9.0.2").ip, index, 1, false}, {pfx("fd00::3").ip, index, 1, false}}},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(r); i++) {
+        (void)route_add(nl, &r[i], NLM_F_CREATE | NLM_F_EXCL);
+    }
+    OK(nl_commit(nl, &e));
+    struct seen s = {0};
+    OK(route_dump(nl, &(struct route_filter){0}, see_route, &s, &e));
+    for (size_t i = 0; i < ARRAY_LEN(r); i++) {
+        const struct route *got = NULL;
+        for (size_t k = 0; k < s.n; k++) {
+            got = prefix_eq(&s.r[k].dst, &r[i].dst) ? &s.r[k] : got;
+        }
+        assert_non_null(got);
+        assert_int_equal(got->n_ways, r[i].n_ways);
+        assert_int_equal(got->is_multipath, r[i].n_ways > 0);
+        assert_true(ip_eq(&got->via, &r[i].via));
+        for (size_t k = 0; k < r[i].n_ways; k++) {
+            assert_true(ip_eq(&got->ways[k].via, &r[i].ways[k].via));
+            assert_int_equal(got->ways[k].oif, index);
+            assert_int_equal(got->ways[k].weight, r[i].ways[k].weight);
+        }
+        (void)route_del(nl, &(struct route){.dst = r[i].dst, .metric = 7, .protocol = 80});
+    }
+    OK(nl_commit(nl, &e));
+}
+
 static int count_link(void *arg, const struct link *l MG_UNUSED) {
     ++*(size_t *)arg;
     return 0;
@@ -518,6 +575,7 @@ int main(void) {
         cmocka_unit_test_setup(t_batch__overflow_is_an_error, fresh),
         cmocka_unit_test_setup(t_conf__is_written_and_read, fresh),
         cmocka_unit_test_setup(t_routes_neighbours_addresses, fresh),
+        cmocka_unit_test_setup(t_routes__several_next_hops__come_back_the_same, fresh),
         cmocka_unit_test_setup(t_group__deleted_by_one_request, fresh),
         cmocka_unit_test_setup(t_monitor__tells_in_order, fresh),
         cmocka_unit_test_setup(t_monitor__lost_events_ask_for_resync, fresh),

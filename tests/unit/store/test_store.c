@@ -1,4 +1,5 @@
-/* The embedded store and the syncer: compare-and-swap, order, durability, refusals. */
+/* The embedded store alone: files, durability, refusals, and the syncer's promptness on it. What all
+ * stores have in common is tested in conformance/. */
 #include "base/fd.h"
 #include "base/hash.h"
 #include "store/syncer.h"
@@ -59,29 +60,6 @@ static uint64_t put(struct store *s, const char *k, const char *v, uint64_t expe
     return rev;
 }
 
-static void t_store__compare_and_swap__codes(void **state) {
-    (void)state;
-    struct store *s = open_store();
-    struct err e;
-    assert_int_equal(store_delete(s, key("Pod/a/x"), REV_ANY, &e), ERR_NOT_FOUND);
-    assert_int_equal(store_put(s, key("Pod/a/x"), STR("1"), 7, NULL, &e), ERR_NOT_FOUND);
-    uint64_t r1 = put(s, "Pod/a/x", "1", REV_NONE);
-    assert_int_equal(store_put(s, key("Pod/a/x"), STR("2"), REV_NONE, NULL, &e), ERR_EXISTS);
-    uint64_t r2 = put(s, "Pod/a/x", "2", r1);
-    assert_true(r2 > r1);
-    assert_int_equal(store_put(s, key("Pod/a/x"), STR("3"), r1, NULL, &e), ERR_CONFLICT);
-    assert_int_equal(store_delete(s, key("Pod/a/x"), r1, &e), ERR_CONFLICT);
-    struct arena a = {0};
-    struct store_item it;
-    assert_int_equal(store_get(s, key("Pod/a/x"), &a, &it, &e), 0);
-    assert_true(str_is(it.value, "2") && it.revision == r2);
-    assert_int_equal(store_delete(s, key("Pod/a/x"), r2, &e), 0);
-    assert_int_equal(store_get(s, key("Pod/a/x"), &a, &it, &e), ERR_NOT_FOUND);
-    assert_true(store_revision(s) > r2);
-    arena_fini(&a);
-    store_close(s);
-}
-
 static void t_store__transaction__all_or_nothing(void **state) {
     (void)state;
     struct store *s = open_store();
@@ -107,32 +85,6 @@ static void t_store__transaction__all_or_nothing(void **state) {
     assert_int_equal(store_get(s, key("k/1"), &a, &it, &e), 0);
     assert_int_equal(store_revision(s), before + 2);
     arena_fini(&a);
-    store_close(s);
-}
-
-struct names {
-    char text[512];
-};
-static int add_name(void *arg, const struct store_item *it) {
-    struct names *n = arg;
-    size_t used = strlen(n->text);
-    snprintf(n->text + used, sizeof(n->text) - used, "%.*s ", STR_FMT(it->key));
-    return 0;
-}
-
-static void t_store__list__prefix_and_order(void **state) {
-    (void)state;
-    struct store *s = open_store();
-    static const char *const keys[] = {"Pod/b/1", "Pod/a/2", "Pods/a/1", "Pod/a/10", "Pod/a/1"};
-    for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
-        put(s, keys[i], "{}", REV_NONE);
-    }
-    struct names n = {""};
-    struct err e;
-    uint64_t rev;
-    assert_int_equal(store_list(s, key("Pod/a/"), &rev, add_name, &n, &e), 0);
-    assert_string_equal(n.text, "Pod/a/1 Pod/a/10 Pod/a/2 ");
-    assert_int_equal(rev, store_revision(s));
     store_close(s);
 }
 
@@ -190,7 +142,8 @@ static void t_syncer__random_changes__mirror_is_equal(void **state) {
             put(s, k, want[i], REV_ANY);
         }
         if (step == 100) {
-            assert_int_equal(syncer_start(s, l, STR("r"), &ops, m, &y, &e), 0);
+            assert_int_equal(
+                syncer_start(s, l, (struct store_key){STR("r"), STR("")}, &ops, m, &y, &e), 0);
             assert_int_equal(m->in_syncs, 1);
         }
         if (step > 100 && random() % 5 == 0) {
@@ -435,9 +388,7 @@ static void t_store__killed_at_random_moments__acknowledged_is_there(void **stat
 int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(t_store__compare_and_swap__codes),
         T(t_store__transaction__all_or_nothing),
-        T(t_store__list__prefix_and_order),
         T(t_syncer__random_changes__mirror_is_equal),
         T(t_store__watch_from_too_old__gone),
         T(t_store__second_writer__refused_with_pid),

@@ -1,4 +1,4 @@
-#include "node/health.h"
+#include "base/health.h"
 
 #include "base/fd.h"
 #include "base/ip.h"

@@ -1,0 +1,38 @@
+/* The way to other nodes' pods: what the datastore says of blocks, nodes and pools goes to the
+ * paths (ipam/paths.h), what follows from these to the kernel (dataplane/overlay.h); and this
+ * node's own Node (selfnode.h). Not with the embedded store, which has one node. */
+#pragma once
+
+#include "base/buf.h"
+#include "ipam/ipam.h"
+#include "model/model.h"
+#include "node/settings.h"
+#include "store/syncer.h"
+#include "store/worker.h"
+
+struct network;
+
+struct network_config {
+    struct store *store; /* followed */
+    struct store_worker *worker;
+    struct ipam *ipam;
+    struct str node;
+    bool is_kubernetes;
+    const struct settings *settings; /* read when network_settings is called, and at first */
+};
+
+/* NULL with e. */
+struct network *network_new(struct loop *l, const struct network_config *c, struct err *e);
+void network_free(struct network *n); /* accepts NULL; the worker has been freed before */
+/* A Node or IPPool of the datastore; o NULL: gone. Others are passed over. */
+void network_object(struct network *n, const struct kind *k, struct str name,
+                    const struct object *o);
+/* End of a burst; is_whole: the resources' first snapshot has come. */
+void network_flush(struct network *n, bool is_whole);
+void network_settings(struct network *n);
+/* Addresses of the host changed. */
+void network_addresses(struct network *n);
+/* What is wrong, each with cb; "" is never told. */
+void network_problems(const struct network *n, void (*cb)(void *arg, const char *what), void *arg);
+/* Appends the member "network" of the status. */
+void network_put(const struct network *n, struct buf *b);

@@ -1,0 +1,44 @@
+/* What the agent writes at the Kubernetes API beside items of the store: what Calico's node notes at
+ * its own Node. All of it blocks: for workers and starting up.
+ *
+ * The URL is kubernetes:[KUBECONFIG][?context=NAME&node=NAME]. node is the agent's own: follow then
+ * tells a WorkloadEndpoint for each Pod of that node. */
+#pragma once
+
+#include "store/store.h"
+
+/* Annotations at a core Node that Calico's Node is read from (calico/node writes them). */
+#define KUBE_NODE_IPV4 "projectcalico.org/IPv4Address"
+#define KUBE_NODE_IPV6 "projectcalico.org/IPv6Address"
+#define KUBE_NODE_IPIP "projectcalico.org/IPv4IPIPTunnelAddr"
+#define KUBE_NODE_ASN "projectcalico.org/ASNumber"
+#define KUBE_NODE_RR_CLUSTER "projectcalico.org/RouteReflectorClusterID"
+#define KUBE_NODE_VXLAN4 "projectcalico.org/IPv4VXLANTunnelAddr"
+#define KUBE_NODE_VXLAN6 "projectcalico.org/IPv6VXLANTunnelAddr"
+#define KUBE_NODE_VXLAN_MAC "projectcalico.org/VXLANTunnelMACAddr"
+#define KUBE_NODE_VXLAN_MAC6 "projectcalico.org/VXLANTunnelMACAddrV6"
+#define KUBE_NODE_WG4 "projectcalico.org/IPv4WireguardInterfaceAddr"
+#define KUBE_NODE_WG6 "projectcalico.org/IPv6WireguardInterfaceAddr"
+#define KUBE_NODE_WG_KEY "projectcalico.org/WireguardPublicKey"
+#define KUBE_NODE_WG_KEY6 "projectcalico.org/WireguardPublicKeyV6"
+
+/* Annotations at a Pod, written by the CNI plugin. */
+#define KUBE_POD_IP "cni.projectcalico.org/podIP"
+#define KUBE_POD_IPS "cni.projectcalico.org/podIPs"
+#define KUBE_POD_CONTAINER "cni.projectcalico.org/containerID"
+
+/* Whether s is a store of this driver. */
+bool kube_is(const struct store *s);
+
+struct kube_note {
+    const char *annotation;
+    struct str value; /* p NULL: taken away */
+};
+/* Sets annotations of a Node, all or none; those not named stay. One patch of nodes/NAME/status.
+ * ERR_NOT_FOUND: no such Node. ERR_DENIED names the right that is missing. */
+MG_NODISCARD int kube_node_annotate(struct store *s, struct str node, const struct kube_note *notes,
+                                    size_t n, struct err *e);
+/* Node condition NetworkUnavailable: status False with reason CalicoIsUp ("Calico is running on this
+ * node"), or True with CalicoIsDown ("Calico is shutting down on this node"): schedulers hold back
+ * pods while it is True. */
+MG_NODISCARD int kube_node_network(struct store *s, struct str node, bool is_up, struct err *e);
