@@ -298,11 +298,12 @@ static const struct syncer_ops syncer_ops = {.on_item = on_item,
 static int start(struct calico *t, struct err *e) {
     int r = t->s ? 0 : open_store(t, e);
     if (r == 0) {
-        r = syncer_start(t->s, t->loop, STR(STORE_SPACE_RESOURCES), &syncer_ops, t, &t->resources,
-                         e);
+        r = syncer_start(t->s, t->loop, (struct store_key){STR(STORE_SPACE_RESOURCES), STR("")},
+                         &syncer_ops, t, &t->resources, e);
     }
     if (r == 0) {
-        r = syncer_start(t->s, t->loop, STR(STORE_SPACE_IPAM), &syncer_ops, t, &t->addresses, e);
+        r = syncer_start(t->s, t->loop, (struct store_key){STR(STORE_SPACE_IPAM), STR("")},
+                         &syncer_ops, t, &t->addresses, e);
     }
     return r;
 }
