@@ -212,6 +212,10 @@ void network_settings(struct network *n) {
     loop_defer_ask(n->defer);
 }
 
+void network_ready(struct network *n) {
+    selfnode_up(n->self);
+}
+
 void network_addresses(struct network *n) {
     selfnode_ask(n->self);
 }
@@ -240,8 +244,7 @@ static void on_vtep_gone(void *arg, const struct path_vtep *v) {
 
 /* ---- life ---- */
 
-/* CALICO_NETWORKING_BACKEND: with bird, routes without encapsulation are BGP's. */
-static bool has_bgp(void) {
+bool network_has_bgp(void) {
     const char *v = getenv("CALICO_NETWORKING_BACKEND");
     return v && strcmp(v, "bird") == 0;
 }
@@ -256,8 +259,8 @@ struct network *network_new(struct loop *l, const struct network_config *c, stru
     n->loop = l;
     n->c = *c;
     n->defer = loop_defer_new(l, flush, n);
-    n->paths = paths_new(c->node, has_bgp(), &path_ops, n);
-    n->overlay = overlay_new(l, has_bgp(), e);
+    n->paths = paths_new(c->node, network_has_bgp(), &path_ops, n);
+    n->overlay = overlay_new(l, network_has_bgp(), e);
     n->self = n->overlay
                   ? selfnode_new(l, c->worker, c->ipam, c->node, c->is_kubernetes, &self_ops, n, e)
                   : NULL;

@@ -30,6 +30,10 @@ void network_object(struct network *n, const struct kind *k, struct str name,
 /* End of a burst; is_whole: the resources' first snapshot has come. */
 void network_flush(struct network *n, bool is_whole);
 void network_settings(struct network *n);
+/* Pods can have network here: the cluster is told. */
+void network_ready(struct network *n);
+/* Routes to nodes without encapsulation are BGP's: CALICO_NETWORKING_BACKEND is bird. */
+bool network_has_bgp(void);
 /* Addresses of the host changed. */
 void network_addresses(struct network *n);
 /* What is wrong, each with cb; "" is never told. */

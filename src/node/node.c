@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 enum { SPOOL_MS = 5000, INIT_RETRY_MS = 5000 };
 
@@ -202,6 +203,24 @@ static int start(struct node *n, struct err *e) {
     return 0;
 }
 
+/* CALICO_NETWORKING_BACKEND=bird: routes between nodes are BGP's, by our own speaker. */
+static void start_bgp(struct node *n) {
+    char self[PATH_MAX];
+    if (!n->network || !network_has_bgp()) {
+        return;
+    }
+    ssize_t k = readlink("/proc/self/exe", self, sizeof(self) - 1);
+    if (k < 0) {
+        LOG_E("node", "bgp_not_started", "error=%s", strerror(errno));
+        return;
+    }
+    self[k] = '\0';
+    const char *const argv[] = {self,           "bgp",         "--datastore",
+                                n->o.datastore, "--node-name", n->name,
+                                "--run-dir",    n->o.run_dir,  NULL};
+    n->bgp = supervise_new(n->loop, "bgp", argv);
+}
+
 void node_ready(struct node *n) {
     struct err e = {0};
     if (n->is_ready || !n->listener) {
@@ -217,6 +236,10 @@ void node_ready(struct node *n) {
     LOG_I("node", "ready", "node=%s store=%s took_us=%lld", n->name, n->o.datastore,
           (long long)(n->ready_ns - n->started_ns) / 1000);
     sd_notify_state("READY=1\nSTATUS=in sync");
+    if (n->network) {
+        network_ready(n->network);
+    }
+    start_bgp(n);
     run_spool(n);
 }
 
@@ -279,6 +302,7 @@ void node_free(struct node *n) {
         cni_server_free(n->cni);
     }
     iface_watch_free(n->ifaces);
+    supervise_free(n->bgp);
     network_free(n->network);
     vec_fini(&n->own);
     packetlog_free(n->packetlog);

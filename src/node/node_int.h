@@ -18,6 +18,7 @@
 #include "node/node.h"
 #include "node/packetlog.h"
 #include "node/settings.h"
+#include "node/supervise.h"
 #include "store/serve.h"
 #include "store/syncer.h"
 
@@ -68,6 +69,7 @@ struct node {
     struct autohep *autohep; /* NULL: a datastore whose controllers do its work */
     struct cut *cut;         /* NULL: established connections go on */
     struct network *network; /* NULL: the embedded store, which has one node */
+    struct supervise *bgp;   /* NULL: not wanted */
     struct store_server *rpc;
     struct listener *listener;
     struct health *health, *metrics;

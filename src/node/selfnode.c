@@ -9,6 +9,7 @@
 #include "model/pool.h"
 #include "netlink/addr.h"
 #include "netlink/link.h"
+#include "store/kube.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,12 +24,12 @@ struct job {
     struct arena a;
     struct host_iface *ifaces;
     size_t n_ifaces;
-    bool wants_vxlan[N_FAMILIES];
+    bool wants_vxlan[N_FAMILIES], is_up;
     /* out */
     struct path_node own;
     struct detect_report report;
     struct err e;
-    bool did_write;
+    bool did_write, did_tell;
 };
 
 struct selfnode {
@@ -41,7 +42,7 @@ struct selfnode {
     struct selfnode_ops ops;
     void *arg;
     struct loop_timer *timer;
-    bool is_busy, is_asked;
+    bool is_busy, is_asked, is_up, is_told; /* told: the cluster knows that it is up */
     bool wants_vxlan[N_FAMILIES];
     struct path_node own;
     char why[1024];
@@ -416,6 +417,10 @@ static void work(struct store *st, void *arg) {
             break; /* a rival, not a race */
         }
     }
+    if (r == 0 && j->is_up) {
+        r = kube_node_network(st, str_c(j->s->name), true, &j->e);
+        j->did_tell = r == 0;
+    }
     j->e.code = r;
 }
 
@@ -453,6 +458,7 @@ static void done(void *arg, int code) {
     if (code == 0) {
         s->is_busy = false;
         bool is_ok = j->e.code >= 0;
+        s->is_told |= j->did_tell;
         if (is_ok) {
             s->own = j->own;
             keep_report(s, j);
@@ -473,6 +479,7 @@ static void start(struct selfnode *s) {
     struct job *j = calloc(1, sizeof(*j));
     mg_assert(j != NULL);
     j->s = s;
+    j->is_up = s->is_up && !s->is_told && s->is_kubernetes;
     memcpy(j->wants_vxlan, s->wants_vxlan, sizeof(j->wants_vxlan));
     struct err e = {0};
     if (collect(s, j, &e) < 0) {
@@ -495,6 +502,11 @@ void selfnode_ask(struct selfnode *s) {
     } else {
         loop_timer_start(s->timer, SOON_MS, 0);
     }
+}
+
+void selfnode_up(struct selfnode *s) {
+    s->is_up = true;
+    selfnode_ask(s);
 }
 
 void selfnode_want_vxlan(struct selfnode *s, const bool wants[2]) {

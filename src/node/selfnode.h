@@ -24,6 +24,8 @@ struct selfnode *selfnode_new(struct loop *l, struct store_worker *w, struct ipa
 void selfnode_free(struct selfnode *s); /* accepts NULL; the worker has been freed before */
 /* Something that it depends on may have changed: addresses of the host, the Node, pools. */
 void selfnode_ask(struct selfnode *s);
+/* Pods can have network here: on Kubernetes the Node's condition says so. */
+void selfnode_up(struct selfnode *s);
 /* Which families need the address of a VXLAN device. */
 void selfnode_want_vxlan(struct selfnode *s, const bool wants[2]);
 /* Appends {"ipv4":…,"ipv6":…,"rejected":[{"interface","address","reason"}…]}. */

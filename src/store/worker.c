@@ -83,6 +83,9 @@ void store_worker_free(struct store_worker *w) {
         return;
     }
     w->is_dead = true;
+    if (w->is_busy) {
+        store_interrupt(w->s); /* a call that waits for a datastore that is away */
+    }
     while (w->is_busy) {
         loop_step(w->loop, true);
     }
