@@ -81,8 +81,8 @@ static int nodes_of_record(struct confd_options *o, const char *record, struct a
     ns_msg msg;
     int len = res_search(record, ns_c_in, ns_t_srv, answer, sizeof(answer));
     if (len < 0 || len > (int)sizeof(answer) || ns_initparse(answer, len, &msg) < 0) {
-        return err_set(e, ERR_UNAVAILABLE, "no SRV records of %s: check -srv-record and -srv-domain",
-                       record);
+        return err_set(e, ERR_UNAVAILABLE,
+                       "no SRV records of %s: check -srv-record and -srv-domain", record);
     }
     o->nodes.n = 0;
     for (int i = 0; i < ns_msg_count(msg, ns_s_an) && o->nodes.n < CONFD_LIST_MAX; i++) {

@@ -4,8 +4,6 @@
 #include <ctype.h>
 #include <unistd.h>
 
-
-
 static int env_open(const struct confd_options *o MG_UNUSED, const struct str *prefixes MG_UNUSED,
                     size_t n MG_UNUSED, struct backend **out, struct err *e MG_UNUSED) {
     static struct backend b = {&backend_env};

@@ -1,5 +1,5 @@
-/* Keys from etcd v3, as they are (the store's space "raw"). Every prefix is listed, and watched from
- * the revision of the list, so nothing is missed between the two. */
+/* Keys from etcd v3, as they are (the store's space "raw"). Every prefix is listed, and watched
+ * from the revision of the list, so nothing is missed between the two. */
 #include "confd/backend.h"
 
 #include "base/buf.h"
@@ -54,8 +54,8 @@ static int open_store(struct etcd_backend *t, struct err *e) {
     for (size_t i = 0; i < o->nodes.n; i++) {
         const char *node = o->nodes.p[i];
         buf_printf(&b, "%s%s%s", i ? "," : "",
-                   strstr(node, "://") ? ""
-                   : has_tls           ? "https://"
+                   strstr(node, "://")               ? ""
+                   : has_tls                         ? "https://"
                    : strcmp(o->scheme, "https") == 0 ? "https://"
                                                      : "http://",
                    node);
@@ -80,7 +80,8 @@ struct listing {
 static int take_item(void *arg, const struct store_item *it) {
     struct listing *l = arg;
     if (!kv_add(l->fresh, it->key, it->value)) {
-        return err_set(l->e, ERR_TOO_BIG, "etcd: key %.*s or its value is too long, or there are "
+        return err_set(l->e, ERR_TOO_BIG,
+                       "etcd: key %.*s or its value is too long, or there are "
                        "too many",
                        it->key.n > 200 ? 200 : (int)it->key.n, it->key.p);
     }
@@ -192,8 +193,5 @@ static void etcd_close(struct backend *b) {
     free(t);
 }
 
-const struct backend_ops backend_etcd = {.name = "etcd",
-                                         .open = etcd_open,
-                                         .close = etcd_close,
-                                         .read = etcd_read,
-                                         .watch = etcd_watch};
+const struct backend_ops backend_etcd = {
+    .name = "etcd", .open = etcd_open, .close = etcd_close, .read = etcd_read, .watch = etcd_watch};

@@ -10,7 +10,6 @@
 
 #include <dirent.h>
 #include <fcntl.h>
-#include <math.h>
 #include <stdio.h>
 #include <sys/inotify.h>
 #include <sys/stat.h>
@@ -37,21 +36,18 @@ static struct file_backend *self_of(struct backend *b) {
 /* Go's FormatFloat(f, 'f', -1, 64): the shortest digits that read back equal, never an exponent. */
 static void put_float(struct buf *b, double f) {
     char text[400];
-    if (!isfinite(f)) {
-        buf_puts(b, isnan(f) ? "NaN" : f > 0 ? "+Inf" : "-Inf");
-        return;
-    }
     int digits = 1;
+    int64_t e10 = 0;
     double back = 0;
     do {
         snprintf(text, sizeof(text), "%.*e", digits - 1, f);
-        (void)sscanf(text, "%lf", &back);
-    } while (back != f && digits++ < 17);
-    int e10 = 0;
-    (void)sscanf(strchr(text, 'e'), "e%d", &e10);
-    int decimals = digits - 1 - e10;
-    snprintf(text, sizeof(text), "%.*f", decimals > 0 ? decimals : 0, f);
-    buf_puts(b, text);
+    } while ((str_to_double(str_c(text), &back) < 0 || back != f) && digits++ < 17);
+    const char *exp = strchr(text, 'e') + 1;
+    if (str_to_i64(str_c(exp + (*exp == '+')), &e10) < 0) {
+        e10 = 0;
+    }
+    int decimals = digits - 1 - (int)e10;
+    buf_printf(b, "%.*f", decimals > 0 ? decimals : 0, f);
 }
 
 struct walk {
@@ -89,7 +85,7 @@ static int walk(struct walk *w, const struct jnode *n) {
         buf_str(&v, n->s);
         break;
     case J_FLOAT:
-        put_float(&v, n->f);
+        put_float(&v, n->f); /* finite: YAML has no other here */
         break;
     }
     if (w->key.overflow || v.overflow || !kv_add(w->fresh, buf_view(&w->key), buf_view(&v))) {
@@ -189,9 +185,9 @@ static int file_read_all(struct backend *b, struct kv *fresh, struct err *e) {
 /* ---- inotify ---- */
 
 static void watch_folder(struct file_backend *f, const char *path) {
-    if (inotify_add_watch(f->fd, path, IN_CLOSE_WRITE | IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE |
-                                           IN_CREATE | IN_DELETE_SELF | IN_MOVE_SELF | IN_MODIFY) <
-        0) {
+    if (inotify_add_watch(f->fd, path,
+                          IN_CLOSE_WRITE | IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE | IN_CREATE |
+                              IN_DELETE_SELF | IN_MOVE_SELF | IN_MODIFY) < 0) {
         LOG_W("confd", "watch_failed", "folder=%s why=%s", log_quote(str_c(path)),
               err_name(-errno));
     }
@@ -203,7 +199,10 @@ static void watch_all(struct file_backend *f) {
         const char *path = f->o->files.p[i], *slash = strrchr(path, '/');
         char parent[4096];
         snprintf(parent, sizeof(parent), "%.*s",
-                 slash == path ? 1 : slash ? (int)(slash - path) : 1, slash ? path : ".");
+                 slash == path ? 1
+                 : slash       ? (int)(slash - path)
+                               : 1,
+                 slash ? path : ".");
         watch_folder(f, parent);
         (void)each_file(f, path, 0, NULL, watch_folder, NULL, NULL); /* read tells what is wrong */
     }

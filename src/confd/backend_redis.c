@@ -66,7 +66,7 @@ static struct str from_server(struct redis *r, struct str key) {
     struct str sep = separator(r);
     struct buf b = BUF_INIT(KV_KEY_MAX * 2);
     buf_putc(&b, '/');
-    for (size_t i = 0; i < key.n;) {
+    for (size_t i = str_starts(key, sep) ? sep.n : 0; i < key.n;) {
         if (str_starts(str_sub(key, i, key.n), sep)) {
             buf_putc(&b, '/');
             i += sep.n;
@@ -103,8 +103,7 @@ static int fail(struct err *e, const char *node, const redisContext *c) {
     return err_set(e, ERR_UNAVAILABLE, "redis %s: %s", node, c ? c->errstr : "out of memory");
 }
 
-static int answer(redisContext *c, void *reply, const char *node, const char *what,
-                  struct err *e) {
+static int answer(redisContext *c, void *reply, const char *node, const char *what, struct err *e) {
     redisReply *rp = reply;
     if (!rp) {
         return fail(e, node, c);
@@ -421,9 +420,9 @@ static void subscribe(void *arg) {
               (long long)r->o->interval_s);
         loop_timer_start(r->every, r->o->interval_s * 1000, r->o->interval_s * 1000);
     }
-    if (answer(r->sub, redisCommand(r->sub, "PSUBSCRIBE __keyspace@%llu__:*",
-                                    (unsigned long long)db),
-               "", "PSUBSCRIBE", &e) < 0) {
+    if (answer(r->sub,
+               redisCommand(r->sub, "PSUBSCRIBE __keyspace@%llu__:*", (unsigned long long)db), "",
+               "PSUBSCRIBE", &e) < 0) {
         sub_lost(r, e.msg);
         return;
     }

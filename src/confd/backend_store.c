@@ -61,8 +61,8 @@ static const char *env_or(const char *name, const char *dflt) {
 
 /* As the command line chooses: the one named, else the agent's, else its file. */
 static int open_store(struct calico *t, struct err *e) {
-    const char *named = t->o->datastore && t->o->datastore[0] ? t->o->datastore
-                                                              : store_url_from_env();
+    const char *named =
+        t->o->datastore && t->o->datastore[0] ? t->o->datastore : store_url_from_env();
     if (!named && strcmp(t->o->backend, "kubernetes") == 0) {
         named = "kubernetes:";
     }
@@ -80,7 +80,8 @@ static int open_store(struct calico *t, struct err *e) {
                  state ? state : "/var/lib/margay");
         return store_open(url, &t->s, e);
     }
-    return r < 0 ? err_set(e, r, "%s; start one with 'margay node', or name a store with "
+    return r < 0 ? err_set(e, r,
+                           "%s; start one with 'margay node', or name a store with "
                            "-datastore",
                            agent.msg)
                  : 0;
@@ -89,15 +90,14 @@ static int open_store(struct calico *t, struct err *e) {
 /* ---- items ---- */
 
 static const enum kind_id KINDS[] = {
-    K_NODE,    K_BGP_CONFIGURATION, K_BGP_PEER,       K_BGP_FILTER, K_IP_POOL, K_BLOCK_AFFINITY,
+    K_NODE,    K_BGP_CONFIGURATION, K_BGP_PEER,          K_BGP_FILTER, K_IP_POOL, K_BLOCK_AFFINITY,
     K_SERVICE, K_ENDPOINT_SLICE,    K_WORKLOAD_ENDPOINT, K_SECRET,     K_NODE_K8S};
 
 static bool is_wanted(const struct calico *t, const struct kind *k, struct str value) {
     for (size_t i = 0; i < ARRAY_LEN(KINDS); i++) {
         if (KINDS[i] == k->id) {
             /* Pods of other nodes are many, and nothing of ours. */
-            return k->id != K_WORKLOAD_ENDPOINT ||
-                   str_contains(value, str_c(t->node_name));
+            return k->id != K_WORKLOAD_ENDPOINT || str_contains(value, str_c(t->node_name));
         }
     }
     return false;
@@ -130,8 +130,7 @@ static bool read_block(const struct calico *t, struct str key, struct str value,
     return prefix_parse(cidr, &it->block.cidr) == 0;
 }
 
-static bool read_object(const struct calico *t, struct str key, struct str value,
-                        struct item *it) {
+static bool read_object(const struct calico *t, struct str key, struct str value, struct item *it) {
     const struct kind *k = NULL;
     struct str ns, name;
     struct jnode *doc = NULL;
@@ -299,11 +298,12 @@ static const struct syncer_ops syncer_ops = {.on_item = on_item,
 static int start(struct calico *t, struct err *e) {
     int r = t->s ? 0 : open_store(t, e);
     if (r == 0) {
-        r = syncer_start(t->s, t->loop, STR(STORE_SPACE_RESOURCES), &syncer_ops, t, &t->resources,
-                         e);
+        r = syncer_start(t->s, t->loop, (struct store_key){STR(STORE_SPACE_RESOURCES), STR("")},
+                         &syncer_ops, t, &t->resources, e);
     }
     if (r == 0) {
-        r = syncer_start(t->s, t->loop, STR(STORE_SPACE_IPAM), &syncer_ops, t, &t->addresses, e);
+        r = syncer_start(t->s, t->loop, (struct store_key){STR(STORE_SPACE_IPAM), STR("")},
+                         &syncer_ops, t, &t->addresses, e);
     }
     return r;
 }

@@ -46,9 +46,9 @@ static struct str field(const struct jnode *map, const char *name) {
 }
 
 static const struct jnode *rules_of(const struct jnode *doc, bool is_import, int64_t version) {
-    return jnode_getc(jnode_getc(doc, "spec"), is_import ? (version == 4 ? "importV4" : "importV6")
-                                                         : (version == 4 ? "exportV4"
-                                                                         : "exportV6"));
+    return jnode_getc(jnode_getc(doc, "spec"), is_import
+                                                   ? (version == 4 ? "importV4" : "importV6")
+                                                   : (version == 4 ? "exportV4" : "exportV6"));
 }
 
 bool bird_filter_has_peer_type(const struct jnode *doc, bool is_import, int64_t version) {
@@ -85,7 +85,8 @@ static int add_cidr(struct buf *b, const struct jnode *rule, struct err *e) {
     }
     struct prefix p;
     if (prefix_parse(cidr, &p) < 0) {
-        return err_set(e, ERR_INVALID, "unexpected error when parsing cidr %.*s: invalid CIDR "
+        return err_set(e, ERR_INVALID,
+                       "unexpected error when parsing cidr %.*s: invalid CIDR "
                        "address: %.*s",
                        STR_FMT(cidr), STR_FMT(cidr));
     }
@@ -128,8 +129,7 @@ static const char *community(struct arena *a, struct str value, struct str *out)
     return NULL;
 }
 
-static int add_community(struct arena *a, struct buf *b, const struct jnode *match,
-                         struct err *e) {
+static int add_community(struct arena *a, struct buf *b, const struct jnode *match, struct err *e) {
     const struct jnode *values = jnode_getc(match, "values");
     struct str text = STR_NULL, value = values ? jnode_str(values->child) : STR_NULL;
     if (!value.n) {
@@ -188,7 +188,8 @@ static int conditions(struct arena *a, struct buf *b, const struct jnode *rule, 
     }
     for (size_t i = 0; i < iface.n; i++) {
         if (iface.p[i] == '"' || (unsigned char)iface.p[i] < 0x20) {
-            return err_set(e, ERR_INVALID, "interface of a BGPFilter holds a quote or control "
+            return err_set(e, ERR_INVALID,
+                           "interface of a BGPFilter holds a quote or control "
                            "character");
         }
     }
@@ -289,10 +290,10 @@ static int function(struct arena *a, struct str name, const struct jnode *doc, b
     if (r < 0) {
         return r;
     }
-    vec_push(&out->p, arena_printf(a, "function %.*s(%s) {", STR_FMT(symbol),
-                                   bird_filter_has_peer_type(doc, is_import, version)
-                                       ? "bool is_same_as"
-                                       : ""));
+    vec_push(
+        &out->p,
+        arena_printf(a, "function %.*s(%s) {", STR_FMT(symbol),
+                     bird_filter_has_peer_type(doc, is_import, version) ? "bool is_same_as" : ""));
     jnode_each (rule, rules_of(doc, is_import, version)) {
         struct buf b = BUF_INIT(1 << 16);
         r = statement(a, rule, &b, e);
@@ -314,8 +315,8 @@ int bird_filter_lines(struct arena *a, struct str name, const struct jnode *doc,
         has[i] = rules && rules->child;
     }
     if (has[0] || has[1]) {
-        vec_push(&out->p, arena_printf(a, "# v%lld BGPFilter %.*s", (long long)version,
-                                       STR_FMT(name)));
+        vec_push(&out->p,
+                 arena_printf(a, "# v%lld BGPFilter %.*s", (long long)version, STR_FMT(name)));
     }
     int r = has[0] ? function(a, name, doc, true, version, out, e) : 0;
     return r < 0 || !has[1] ? r : function(a, name, doc, false, version, out, e);

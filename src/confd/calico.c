@@ -150,9 +150,9 @@ static void put_global(struct out *o) {
     bool has_mesh = !mesh || mesh->type != J_BOOL || mesh->b;
     put_settings(o, spec, "/calico/bgp/v1/global");
     put(o, STR("/calico/bgp/v1/global/as_num"),
-        !as                  ? number(o, CONF_AS_DEFAULT)
+        !as                 ? number(o, CONF_AS_DEFAULT)
         : as->type == J_INT ? number(o, as->i)
-                             : jnode_str(as));
+                            : jnode_str(as));
     put(o, STR("/calico/bgp/v1/global/node_mesh"),
         has_mesh ? STR("{\"enabled\":true}") : STR("{\"enabled\":false}"));
 }
@@ -229,8 +229,7 @@ static void put_peer(struct out *o, const struct conf_peer *p) {
     }
     put_string(&b, "password", p->password);
     put_string(&b, "source_addr", c->local.family ? STR("UseNodeIP") : STR("None"));
-    put_string(&b, "restart_time",
-               c->restart_time_s ? number(o, c->restart_time_s) : STR(""));
+    put_string(&b, "restart_time", c->restart_time_s ? number(o, c->restart_time_s) : STR(""));
     put_string(&b, "keepalive_time", c->keepalive_s ? number(o, c->keepalive_s) : STR(""));
     put_string(&b, "next_hop_mode",
                c->next_hop == NEXT_HOP_SELF   ? STR("Self")
@@ -243,9 +242,8 @@ static void put_peer(struct out *o, const struct conf_peer *p) {
                ",\"keep_next_hop\":%s,\"calico_node\":%s,\"passive_mode\":%s,"
                "\"local_bgp_peer\":%s,\"num_allow_local_as\":%u,\"ttl_security\":%u",
                c->next_hop == NEXT_HOP_KEEP ? "true" : "false", p->node.n ? "true" : "false",
-               c->is_passive ? "true" : "false",
-               p->type == CONF_WORKLOAD_PEER ? "true" : "false", c->allow_own_as,
-               c->gtsm ? c->ttl : 0);
+               c->is_passive ? "true" : "false", p->type == CONF_WORKLOAD_PEER ? "true" : "false",
+               c->allow_own_as, c->gtsm ? c->ttl : 0);
     put_filters(o, &b, p);
     buf_puts(&b, "}");
     const char *host = p->type == CONF_GLOBAL_PEER ? "global" : "host/";
@@ -261,6 +259,13 @@ static void put_peer(struct out *o, const struct conf_peer *p) {
 
 /* ---- pools, blocks, services, filters ---- */
 
+/* As Calico's first API called them. */
+static struct str mode_name(struct str mode) {
+    return str_ieq(mode, STR("CrossSubnet")) ? STR("cross-subnet")
+           : str_ieq(mode, STR("Always"))    ? STR("always")
+                                             : STR("");
+}
+
 static void put_pool(struct out *o, const struct object *pool) {
     const struct jnode *spec = spec_of(pool);
     struct prefix p;
@@ -275,9 +280,8 @@ static void put_pool(struct out *o, const struct object *pool) {
     struct buf b = BUF_INIT(4096);
     buf_printf(&b, "{\"cidr\":\"%.*s\",\"ipip\":\"%s\"", STR_FMT(cidr_text(o, &p)),
                has_ipip ? "tunl0" : "");
-    put_string(&b, "ipip_mode", has_ipip ? lower(o, ipip) : STR(""));
-    put_string(&b, "vxlan_mode",
-               vxlan.n && !str_ieq(vxlan, STR("Never")) ? lower(o, vxlan) : STR(""));
+    put_string(&b, "ipip_mode", mode_name(ipip));
+    put_string(&b, "vxlan_mode", mode_name(vxlan));
     buf_printf(&b, ",\"masquerade\":%s,\"disabled\":%s,\"disableBGPExport\":%s}",
                nat && nat->type == J_BOOL && nat->b ? "true" : "false",
                disabled && disabled->type == J_BOOL && disabled->b ? "true" : "false",
@@ -292,9 +296,9 @@ static void put_routes(struct out *o) {
     for (size_t i = 0; i < c->n_routes; i++) {
         const struct conf_route *r = &c->routes[i];
         if (r->is_block) {
-            put_at(o, STR("{\"state\":\"confirmed\"}"), "/calico/ipam/v2/host/%.*s/ipv%d/block/%.*s",
-                   STR_FMT(o->v->node_name), r->prefix.ip.family == IP_V6 ? 6 : 4,
-                   STR_FMT(cidr_name(o, &r->prefix)));
+            put_at(o, STR("{\"state\":\"confirmed\"}"),
+                   "/calico/ipam/v2/host/%.*s/ipv%d/block/%.*s", STR_FMT(o->v->node_name),
+                   r->prefix.ip.family == IP_V6 ? 6 : 4, STR_FMT(cidr_name(o, &r->prefix)));
         } else {
             put_at(o, cidr_text(o, &r->prefix), "/calico/staticroutes%s/%.*s", suffix(&r->prefix),
                    STR_FMT(cidr_name(o, &r->prefix)));

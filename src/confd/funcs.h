@@ -26,9 +26,9 @@ struct func_part {
 };
 extern const struct func_part funcs_text, funcs_list, funcs_kv, funcs_net, funcs_time, funcs_bgp;
 
-#define FUNC_ARGS                                                                      \
-    const struct tmpl_call *c MG_UNUSED, const struct value *args MG_UNUSED,           \
-        size_t n MG_UNUSED, struct value *out MG_UNUSED, struct err *e MG_UNUSED
+#define FUNC_ARGS                                                                                \
+    const struct tmpl_call *c MG_UNUSED, const struct value *args MG_UNUSED, size_t n MG_UNUSED, \
+        struct value *out MG_UNUSED, struct err *e MG_UNUSED
 
 /* Go's path.Match. 1 matches, 0 does not, -1 the pattern is malformed. */
 int glob_match(struct str pattern, struct str s);

@@ -57,18 +57,30 @@ static int fn_filter_funcs(FUNC_ARGS) {
 
 #define S &VT_STRING
 static const struct vfield peer_fields[] = {
-    {"Name", S},           {"IP", S},
-    {"Port", S},           {"ASNumber", S},
-    {"LocalASNumber", S},  {"Type", S},
-    {"ImportFilter", S},   {"ExportFilter", S},
-    {"Password", S},       {"TTLSecurity", S},
-    {"RouteReflector", &VT_BOOL}, {"RRClusterID", S},
-    {"SourceAddr", S},     {"NextHopSelf", &VT_BOOL},
-    {"NextHopKeep", &VT_BOOL}, {"AddPaths", S},
-    {"Passive", &VT_BOOL}, {"GracefulRestart", S},
-    {"KeepaliveTime", S},  {"NumAllowLocalAs", S},
-    {"Internal", &VT_BOOL}, {"Filters", &VT_STRINGS},
-    {"ReachableBy", S},    {"Node", S},
+    {"Name", S},
+    {"IP", S},
+    {"Port", S},
+    {"ASNumber", S},
+    {"LocalASNumber", S},
+    {"Type", S},
+    {"ImportFilter", S},
+    {"ExportFilter", S},
+    {"Password", S},
+    {"TTLSecurity", S},
+    {"RouteReflector", &VT_BOOL},
+    {"RRClusterID", S},
+    {"SourceAddr", S},
+    {"NextHopSelf", &VT_BOOL},
+    {"NextHopKeep", &VT_BOOL},
+    {"AddPaths", S},
+    {"Passive", &VT_BOOL},
+    {"GracefulRestart", S},
+    {"KeepaliveTime", S},
+    {"NumAllowLocalAs", S},
+    {"Internal", &VT_BOOL},
+    {"Filters", &VT_STRINGS},
+    {"ReachableBy", S},
+    {"Node", S},
 };
 enum { N_PEER_FIELDS = ARRAY_LEN(peer_fields) };
 static const struct vtype VT_PEER = {.kind = VK_RECORD,
@@ -79,10 +91,8 @@ static const struct vtype VT_PEERS = {
     .kind = VK_LIST, .name = "[]types.BirdBGPPeer", .elem = &VT_PEER};
 
 static const struct vfield community_fields[] = {{"CIDR", S}, {"AddStatements", &VT_STRINGS}};
-static const struct vtype VT_COMMUNITY = {.kind = VK_RECORD,
-                                          .name = "types.CommunityRule",
-                                          .fields = community_fields,
-                                          .n_fields = 2};
+static const struct vtype VT_COMMUNITY = {
+    .kind = VK_RECORD, .name = "types.CommunityRule", .fields = community_fields, .n_fields = 2};
 static const struct vtype VT_COMMUNITIES = {
     .kind = VK_LIST, .name = "[]types.CommunityRule", .elem = &VT_COMMUNITY};
 
@@ -205,9 +215,9 @@ static int filter_calls(struct maker *m, const struct conf_peer *p, bool is_impo
     bool is_internal = p->c.as == calico_own_as(m->v, p);
     jnode_each (f, calico_filters(m->v, p)) {
         const struct object *o = calico_find(m->v, K_BGP_FILTER, jnode_str(f));
-        const struct jnode *rules = calico_get(
-            spec_of(o), is_import ? (m->version == 4 ? "importV4" : "importV6")
-                                  : (m->version == 4 ? "exportV4" : "exportV6"));
+        const struct jnode *rules =
+            calico_get(spec_of(o), is_import ? (m->version == 4 ? "importV4" : "importV6")
+                                             : (m->version == 4 ? "exportV4" : "exportV6"));
         struct str name = STR_NULL;
         if (!rules || !rules->child) {
             continue;
@@ -270,11 +280,11 @@ static int make_peer(struct maker *m, const struct conf_peer *p, struct value *o
     SET_PEER("LocalASNumber", u32_text(m, c->local_as));
     SET_PEER("Type", value_str(str_c(TYPES[p->type])));
     SET_PEER("Password", value_str(p->password));
-    SET_PEER("TTLSecurity", value_str(c->gtsm ? arena_printf(m->a, "on;\n  multihop %u", c->ttl)
-                                              : STR("off")));
+    SET_PEER("TTLSecurity",
+             value_str(c->gtsm ? arena_printf(m->a, "on;\n  multihop %u", c->ttl) : STR("off")));
     SET_PEER("RouteReflector", value_bool(c->is_rr_client));
-    SET_PEER("RRClusterID", value_str(c->is_rr_client ? dotted(m, m->v->conf->speaker.cluster_id)
-                                                      : STR("")));
+    SET_PEER("RRClusterID",
+             value_str(c->is_rr_client ? dotted(m, m->v->conf->speaker.cluster_id) : STR("")));
     SET_PEER("SourceAddr", ip_value(m, &c->local));
     SET_PEER("NextHopSelf", value_bool(c->next_hop == NEXT_HOP_SELF));
     SET_PEER("NextHopKeep", value_bool(c->next_hop == NEXT_HOP_KEEP));
@@ -448,8 +458,8 @@ static struct value statements(struct maker *m, const struct jnode *spec, const 
 }
 
 static void set_communities(struct maker *m, struct value *rec) {
-    const struct jnode *spec = configuration(
-        m, arena_printf(m->a, "node.%.*s", STR_FMT(m->v->node_name)));
+    const struct jnode *spec =
+        configuration(m, arena_printf(m->a, "node.%.*s", STR_FMT(m->v->node_name)));
     if (!calico_get(spec, "prefixAdvertisements")) {
         spec = configuration(m, STR("default"));
     }
@@ -494,9 +504,10 @@ static void set_speaker(struct maker *m, struct value *rec) {
     const struct bgp_conf *conf = m->v->conf;
     struct str level = log_setting(m);
     bool is_debug = str_ieq(level, STR("Debug")) || str_ieq(level, STR("Trace"));
-    struct str debug = is_debug                                                         ? STR("all")
-                       : str_ieq(level, STR("None")) || str_ieq(level, STR("Fatal")) ? STR("")
-                                                                                       : STR("{ states }");
+    struct str debug = is_debug ? STR("all")
+                       : str_ieq(level, STR("None")) || str_ieq(level, STR("Fatal"))
+                           ? STR("")
+                           : STR("{ states }");
     struct lines problems = {0};
     SET("NodeName", value_str(m->v->node_name));
     SET("NodeIP", ip_value(m, &conf->node[BGP_V4].ip));
@@ -508,8 +519,8 @@ static void set_speaker(struct maker *m, struct value *rec) {
     SET("LogLevel", value_str(lower(m, level)));
     SET("DebugMode", value_str(debug));
     SET("PeerDebugMode", value_str(debug));
-    SET("ListenAddress", conf->bind_node_ip ? ip_value(m, &conf->node[m->version == 6].ip)
-                                            : value_str(STR("")));
+    SET("ListenAddress",
+        conf->bind_node_ip ? ip_value(m, &conf->node[m->version == 6].ip) : value_str(STR("")));
     SET("ListenPort", u32_text(m, conf->listen_port));
     SET("NormalRoutePriority", value_int(conf->priority[m->version == 6]));
     SET("Filters", value_map_new(m->a, &VT_MAP_STRING));
@@ -531,8 +542,9 @@ static void set_speaker(struct maker *m, struct value *rec) {
 static int fn_get_bgp_config(FUNC_ARGS) {
     struct funcs *f = c->ctx;
     if (!f->bgp) {
-        return err_set(e, ERR_INVALID, "client does not support GetBirdBGPConfig: use -backend "
-                                       "calico");
+        return err_set(e, ERR_INVALID,
+                       "client does not support GetBirdBGPConfig: use -backend "
+                       "calico");
     }
     if (args[0].i != 4 && args[0].i != 6) {
         return err_set(e, ERR_INVALID, "version must be either 4 or 6");

@@ -3,6 +3,7 @@
 #include "confd/funcs_json.h"
 
 #include "base/jtext.h"
+#include "confd/gotext.h"
 
 #include <stdio.h>
 
@@ -23,14 +24,7 @@ static int fail_char(struct js *j, const char *where) {
     }
     unsigned char c = (unsigned char)j->t.p[j->pos];
     struct buf b = BUF_INIT(64);
-    if (c == '\'' || c == '"') {
-        buf_puts(&b, c == '"' ? "'\"'" : "'\\''");
-    } else {
-        /* Go makes a character of the byte, whatever it was part of. */
-        char ch[2] = {(char)(c < 0x80 ? c : 0xc0 | c >> 6), (char)(0x80 | (c & 0x3f))};
-        tmpl_quote(&b, str_n(ch, c < 0x80 ? 1 : 2));
-        b.p[0] = b.p[b.n - 1] = '\'';
-    }
+    go_quote_rune(&b, c, false);
     int r = err_set(j->e, ERR_INVALID, "invalid character %s %s", buf_cstr(&b), where);
     buf_fini(&b);
     return r;
@@ -113,16 +107,6 @@ static int hex4(struct js *j, uint32_t *out) {
     return 0;
 }
 
-static void put(struct buf *b, uint32_t c) {
-    char out[4];
-    size_t n = c < 0x80 ? 1 : c < 0x800 ? 2 : c < 0x10000 ? 3 : 4;
-    for (size_t k = n; k-- > 1; c >>= 6) {
-        out[k] = (char)(0x80 | (c & 0x3f));
-    }
-    out[0] = (char)(n == 1 ? c : (0xf00U >> n & 0xff) | c);
-    buf_add(b, out, n);
-}
-
 /* \uXXXX, with a second one if it is the first half of a pair; a half alone is U+FFFD. */
 static int unicode(struct js *j, struct buf *b) {
     uint32_t c = 0, low = 0;
@@ -138,7 +122,7 @@ static int unicode(struct js *j, struct buf *b) {
             j->pos = back;
         }
     }
-    put(b, c >= 0xd800 && c < 0xe000 ? 0xfffd : c);
+    rune_add(b, c); /* half a pair: U+FFFD */
     return r;
 }
 

@@ -4,8 +4,7 @@
 static const struct vfield pair_fields[] = {{"Key", &VT_STRING}, {"Value", &VT_STRING}};
 const struct vtype VT_KVPAIR = {
     .kind = VK_RECORD, .name = "memkv.KVPair", .fields = pair_fields, .n_fields = 2};
-const struct vtype VT_KVPAIR_LIST = {
-    .kind = VK_LIST, .name = "[]memkv.KVPair", .elem = &VT_KVPAIR};
+const struct vtype VT_KVPAIR_LIST = {.kind = VK_LIST, .name = "[]memkv.KVPair", .elem = &VT_KVPAIR};
 const struct vtype VT_KVPAIRS = {
     .kind = VK_LIST, .name = "memkv.KVPairs", .elem = &VT_KVPAIR, .base = &VT_KVPAIR_LIST};
 

@@ -38,7 +38,9 @@ static int lookup(const struct tmpl_call *c, struct str name, int family, struct
         }
     }
     freeaddrinfo(all);
-    qsort(found, n, sizeof(*found), str_cmp_qsort);
+    if (n > 1) {
+        qsort(found, n, sizeof(*found), str_cmp_qsort);
+    }
     *out = value_strings(c->arena, found, n);
     return 0;
 }
@@ -56,10 +58,8 @@ static int fn_lookup_ipv6(FUNC_ARGS) {
 }
 
 static const struct vtype VT_UINT16 = {.kind = VK_UINT, .name = "uint16"};
-static const struct vfield srv_fields[] = {{"Target", &VT_STRING},
-                                           {"Port", &VT_UINT16},
-                                           {"Priority", &VT_UINT16},
-                                           {"Weight", &VT_UINT16}};
+static const struct vfield srv_fields[] = {
+    {"Target", &VT_STRING}, {"Port", &VT_UINT16}, {"Priority", &VT_UINT16}, {"Weight", &VT_UINT16}};
 static const struct vtype VT_SRV = {
     .kind = VK_RECORD, .name = "net.SRV", .fields = srv_fields, .n_fields = 4};
 static const struct vtype VT_SRV_PTR = {.kind = VK_PTR, .name = "*net.SRV", .elem = &VT_SRV};

@@ -2,7 +2,7 @@
 #include "confd/funcs.h"
 
 #include "base/hash.h"
-#include "base/jtext.h"
+#include "confd/gotext.h"
 
 #include <locale.h>
 #include <stdio.h>
@@ -81,10 +81,10 @@ static ptrdiff_t find(struct str s, struct str needle, size_t from) {
     return at ? at - s.p : -1;
 }
 
-/* The length of what Go takes as one character: a byte that is no UTF-8 is one. */
 static size_t rune_len(struct str s, size_t i) {
-    size_t n = utf8_len((const unsigned char *)s.p + i, s.n - i);
-    return n ? n : 1;
+    size_t n = 0;
+    (void)rune_at(s, i, &n);
+    return n;
 }
 
 static int fn_split(FUNC_ARGS) {
@@ -177,25 +177,6 @@ static int fn_trim_suffix(FUNC_ARGS) {
     return 0;
 }
 
-static uint32_t decode(struct str s, size_t i, size_t len) {
-    uint32_t c = (unsigned char)s.p[i];
-    c = len == 1 ? c : c & (0xffU >> (len + 1));
-    for (size_t k = 1; k < len; k++) {
-        c = c << 6 | ((unsigned char)s.p[i + k] & 0x3f);
-    }
-    return c;
-}
-
-static void encode(struct buf *b, uint32_t c) {
-    char out[4];
-    size_t n = c < 0x80 ? 1 : c < 0x800 ? 2 : c < 0x10000 ? 3 : 4;
-    for (size_t k = n; k-- > 1; c >>= 6) {
-        out[k] = (char)(0x80 | (c & 0x3f));
-    }
-    out[0] = (char)(n == 1 ? c : (0xf00U >> n & 0xff) | c);
-    buf_add(b, out, n);
-}
-
 /* Every character by Unicode's simple mapping; bytes that are none become U+FFFD, as in Go. */
 static int change_case(const struct tmpl_call *c, struct str s, bool to_upper, struct value *out,
                        struct err *e) {
@@ -205,8 +186,8 @@ static int change_case(const struct tmpl_call *c, struct str s, bool to_upper, s
     }
     struct buf b = BUF_INIT(c->text->max);
     for (size_t i = 0; i < s.n;) {
-        size_t len = rune_len(s, i);
-        uint32_t ch = len == 1 && (unsigned char)s.p[i] >= 0x80 ? 0xfffd : decode(s, i, len);
+        size_t len = 0;
+        uint32_t ch = rune_at(s, i, &len);
         i += len;
         if (ch < 0x80) {
             bool is_other = to_upper ? ch >= 'a' && ch <= 'z' : ch >= 'A' && ch <= 'Z';
@@ -214,7 +195,7 @@ static int change_case(const struct tmpl_call *c, struct str s, bool to_upper, s
         } else if (utf8) {
             ch = (uint32_t)(to_upper ? towupper_l(ch, utf8) : towlower_l(ch, utf8));
         }
-        encode(&b, ch);
+        rune_add(&b, ch);
     }
     return finish(c, &b, out, e);
 }
@@ -238,7 +219,7 @@ static int parse_error(struct err *e, const char *func, struct str s, const char
 }
 
 static int fn_parse_bool(FUNC_ARGS) {
-    static const char *const WORDS[] = {"1", "t", "T", "true", "TRUE", "True",
+    static const char *const WORDS[] = {"1", "t", "T", "true",  "TRUE",  "True",
                                         "0", "f", "F", "false", "FALSE", "False"};
     for (size_t i = 0; i < ARRAY_LEN(WORDS); i++) {
         if (str_is(ARG(0), WORDS[i])) {
@@ -402,8 +383,8 @@ static int fn_file_exists(FUNC_ARGS) {
 static int fn_hash_to_ipv4(FUNC_ARGS) {
     uint8_t h[32];
     sha256(ARG(0).p, ARG(0).n, h);
-    *out = value_str(arena_printf(c->arena, "%u.%u.%u.%u", h[0] > 223 ? h[0] - 32U : h[0], h[1],
-                                  h[2], h[3]));
+    *out = value_str(
+        arena_printf(c->arena, "%u.%u.%u.%u", h[0] > 223 ? h[0] - 32U : h[0], h[1], h[2], h[3]));
     return 0;
 }
 

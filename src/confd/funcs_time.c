@@ -87,17 +87,39 @@ static const struct {
     const char *text;
     enum piece piece;
 } pieces[] = {
-    {"January", P_LONG_MONTH}, {"Jan", P_MONTH},         {"Monday", P_LONG_DAY},
-    {"Mon", P_DAY_NAME},       {"MST", P_ZONE},          {"002", P_YEAR_DAY},
-    {"01", P_ZERO_MONTH},      {"02", P_ZERO_DAY},       {"03", P_ZERO_HOUR12},
-    {"04", P_ZERO_MINUTE},     {"05", P_ZERO_SECOND},    {"06", P_YEAR},
-    {"15", P_HOUR},            {"1", P_NUM_MONTH},       {"2006", P_LONG_YEAR},
-    {"2", P_DAY},              {"__2", P_SPACE_YEAR_DAY}, {"_2", P_SPACE_DAY},
-    {"3", P_HOUR12},           {"4", P_MINUTE},          {"5", P_SECOND},
-    {"PM", P_PM},              {"pm", P_PM_LOWER},       {"-07:00:00", P_NUM_COLON_S},
-    {"-070000", P_NUM_S},      {"-07:00", P_NUM_COLON},  {"-0700", P_NUM},
-    {"-07", P_NUM_HOUR},       {"Z07:00:00", P_Z_COLON_S}, {"Z070000", P_Z_S},
-    {"Z07:00", P_Z_COLON},     {"Z0700", P_Z},           {"Z07", P_Z_HOUR},
+    {"January", P_LONG_MONTH},
+    {"Jan", P_MONTH},
+    {"Monday", P_LONG_DAY},
+    {"Mon", P_DAY_NAME},
+    {"MST", P_ZONE},
+    {"002", P_YEAR_DAY},
+    {"01", P_ZERO_MONTH},
+    {"02", P_ZERO_DAY},
+    {"03", P_ZERO_HOUR12},
+    {"04", P_ZERO_MINUTE},
+    {"05", P_ZERO_SECOND},
+    {"06", P_YEAR},
+    {"15", P_HOUR},
+    {"1", P_NUM_MONTH},
+    {"2006", P_LONG_YEAR},
+    {"2", P_DAY},
+    {"__2", P_SPACE_YEAR_DAY},
+    {"_2", P_SPACE_DAY},
+    {"3", P_HOUR12},
+    {"4", P_MINUTE},
+    {"5", P_SECOND},
+    {"PM", P_PM},
+    {"pm", P_PM_LOWER},
+    {"-07:00:00", P_NUM_COLON_S},
+    {"-070000", P_NUM_S},
+    {"-07:00", P_NUM_COLON},
+    {"-0700", P_NUM},
+    {"-07", P_NUM_HOUR},
+    {"Z07:00:00", P_Z_COLON_S},
+    {"Z070000", P_Z_S},
+    {"Z07:00", P_Z_COLON},
+    {"Z0700", P_Z},
+    {"Z07", P_Z_HOUR},
 };
 
 static bool is_lower(struct str s, size_t i) {
@@ -308,13 +330,13 @@ static int fn_string(FUNC_ARGS) {
     return 0;
 }
 
-#define PART(fn, expr)                                           \
-    static int fn(FUNC_ARGS) {                                   \
-        long nsec = 0;                                           \
-        struct tm tm = parts(&c->self, &nsec);                   \
-        (void)tm;                                                \
-        *out = value_int(expr);                                  \
-        return 0;                                                \
+#define PART(fn, expr)                         \
+    static int fn(FUNC_ARGS) {                 \
+        long nsec = 0;                         \
+        struct tm tm = parts(&c->self, &nsec); \
+        (void)tm;                              \
+        *out = value_int(expr);                \
+        return 0;                              \
     }
 PART(fn_year, tm.tm_year + 1900)
 PART(fn_day, tm.tm_mday)
@@ -336,10 +358,10 @@ static int fn_weekday(FUNC_ARGS) {
     return 0;
 }
 
-#define SINCE_1970(fn, unit)                                                               \
-    static int fn(FUNC_ARGS) {                                                             \
-        *out = (struct value){.type = &VT_INT64, .i = c->self.rec[NS].i / (unit)};         \
-        return 0;                                                                          \
+#define SINCE_1970(fn, unit)                                                       \
+    static int fn(FUNC_ARGS) {                                                     \
+        *out = (struct value){.type = &VT_INT64, .i = c->self.rec[NS].i / (unit)}; \
+        return 0;                                                                  \
     }
 SINCE_1970(fn_unix, 1000000000)
 SINCE_1970(fn_unix_milli, 1000000)

@@ -1,25 +1,11 @@
 /* Go's path.Match: *, ? and [class] that never match a slash, and backslash. */
 #include "confd/funcs.h"
 
-/* One character of UTF-8 (or one byte of what is none) at i. */
-static size_t char_len(struct str s, size_t i) {
-    unsigned char c = (unsigned char)s.p[i];
-    size_t n = c >= 0xf0 ? 4 : c >= 0xe0 ? 3 : c >= 0xc0 ? 2 : 1;
-    for (size_t k = 1; k < n; k++) {
-        if (i + k >= s.n || ((unsigned char)s.p[i + k] & 0xc0) != 0x80) {
-            return 1;
-        }
-    }
-    return n;
-}
+#include "confd/gotext.h"
 
 static uint32_t char_at(struct str s, size_t *i) {
-    size_t n = char_len(s, *i);
-    uint32_t c = (unsigned char)s.p[*i];
-    c = n == 2 ? c & 0x1f : n == 3 ? c & 0x0f : n == 4 ? c & 0x07 : c < 0x80 ? c : 0xfffd;
-    for (size_t k = 1; k < n; k++) {
-        c = c << 6 | ((unsigned char)s.p[*i + k] & 0x3f);
-    }
+    size_t n = 0;
+    uint32_t c = rune_at(s, *i, &n);
     *i += n;
     return c;
 }
@@ -78,7 +64,7 @@ static int match_one(struct str p, size_t *pi, struct str s, size_t *si) {
         if (is_end || s.p[*si] == '/') {
             return 0;
         }
-        *si += char_len(s, *si);
+        (void)char_at(s, si);
         return 1;
     }
     if (p.p[*pi] == '\\' && ++*pi >= p.n) {

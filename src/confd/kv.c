@@ -165,9 +165,7 @@ bool kv_set(struct kv *k, struct str key, struct str value, struct kv_changes *c
 void kv_replace(struct kv *k, struct kv *fresh, struct kv_changes *c) {
     size_t i = 0, j = 0;
     while (i < k->n || j < fresh->n) {
-        int order = i == k->n       ? 1
-                    : j == fresh->n ? -1
-                                    : str_cmp(k->p[i].key, fresh->p[j].key);
+        int order = i == k->n ? 1 : j == fresh->n ? -1 : str_cmp(k->p[i].key, fresh->p[j].key);
         if (order != 0 || !str_eq(k->p[i].value, fresh->p[j].value)) {
             kv_changes_add(c, order <= 0 ? k->p[i].key : fresh->p[j].key);
         }
@@ -297,8 +295,7 @@ static struct str shown(struct kv_view *v, struct str full) {
 }
 
 static int each_below(struct kv_view *v, struct str full,
-                      int (*cb)(void *arg, struct str shown, const struct kv_item *it),
-                      void *arg) {
+                      int (*cb)(void *arg, struct str shown, const struct kv_item *it), void *arg) {
     note(v, full, true);
     for (size_t k = 0; k < v->n_keys; k++) {
         /* The narrower of the two prefixes, if one is within the other. */
@@ -306,8 +303,8 @@ static int each_below(struct kv_view *v, struct str full,
         if (!str_starts(from, full) || !str_starts(from, v->keys[k])) {
             continue;
         }
-        for (size_t i = kv_lower(v->kv, from);
-             i < v->kv->n && str_starts(v->kv->p[i].key, from); i++) {
+        for (size_t i = kv_lower(v->kv, from); i < v->kv->n && str_starts(v->kv->p[i].key, from);
+             i++) {
             int r = cb(arg, shown(v, v->kv->p[i].key), &v->kv->p[i]);
             if (r != 0) {
                 return r;
@@ -351,8 +348,8 @@ static bool is_changed(const struct kv_changes *c, struct str text, bool is_pref
             hi = mid;
         }
     }
-    return lo < c->keys.n && (is_prefix ? str_starts(c->keys.p[lo], text)
-                                        : str_eq(c->keys.p[lo], text));
+    return lo < c->keys.n &&
+           (is_prefix ? str_starts(c->keys.p[lo], text) : str_eq(c->keys.p[lo], text));
 }
 
 bool kv_view_concerned(const struct kv_view *v, const struct kv_changes *c, bool all) {

@@ -10,19 +10,20 @@
 static void print_help(FILE *f) {
     struct buf b = BUF_INIT(1 << 16);
     confd_options_help(&b);
-    fprintf(f,
-            "usage: margay confd [FLAGS]\n\n"
-            "Keeps files rendered from templates and the keys of a backend: for each [template] of\n"
-            "CONFDIR/conf.d/*.toml it renders CONFDIR/templates/SRC; if that differs from DEST it\n"
-            "runs check_cmd on the new file, puts it in DEST's place and runs reload_cmd.\n"
-            "Flags take one dash or two.\n\n"
-            "%.*s\n"
-            "examples:\n"
-            "  margay confd -onetime -backend env -confdir ./confd\n"
-            "  margay confd -onetime -backend file -file values.yaml -noop\n"
-            "  margay confd -watch -backend etcd -node https://10.0.0.1:2379 -client-ca-keys ca.pem\n"
-            "  margay confd -watch -backend calico -confdir /usr/share/margay/confd\n",
-            STR_FMT(buf_view(&b)));
+    fprintf(
+        f,
+        "usage: margay confd [FLAGS]\n\n"
+        "Keeps files rendered from templates and the keys of a backend: for each [template] of\n"
+        "CONFDIR/conf.d/*.toml it renders CONFDIR/templates/SRC; if that differs from DEST it\n"
+        "runs check_cmd on the new file, puts it in DEST's place and runs reload_cmd.\n"
+        "Flags take one dash or two.\n\n"
+        "%.*s\n"
+        "examples:\n"
+        "  margay confd -onetime -backend env -confdir ./confd\n"
+        "  margay confd -onetime -backend file -file values.yaml -noop\n"
+        "  margay confd -watch -backend etcd -node https://10.0.0.1:2379 -client-ca-keys ca.pem\n"
+        "  margay confd -watch -backend calico -confdir /usr/share/margay/confd\n",
+        STR_FMT(buf_view(&b)));
     buf_fini(&b);
 }
 

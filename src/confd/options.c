@@ -87,7 +87,7 @@ static void *member(struct confd_options *o, const struct row *r) {
 
 /* Go's strconv.ParseBool. */
 static bool parse_bool(struct str s, bool *out) {
-    static const char *const WORDS[] = {"1", "t", "T", "true", "TRUE", "True",
+    static const char *const WORDS[] = {"1", "t", "T", "true",  "TRUE",  "True",
                                         "0", "f", "F", "false", "FALSE", "False"};
     for (size_t i = 0; i < ARRAY_LEN(WORDS); i++) {
         if (str_is(s, WORDS[i])) {
@@ -241,8 +241,8 @@ static int set_node(struct reading *rd, const struct row *r, const struct jnode 
         return err_set(e, ERR_INVALID, "%s:%u:%u: %.*s is %s, need %s", where, n->line, n->col,
                        STR_FMT(n->key), toml_type_name(t), NEED[r->kind]);
     }
-    const char *at = arena_cstr(rd->a, arena_printf(rd->a, "%s:%u:%u: %.*s", where, n->line, n->col,
-                                                    STR_FMT(n->key)));
+    const char *at = arena_cstr(
+        rd->a, arena_printf(rd->a, "%s:%u:%u: %.*s", where, n->line, n->col, STR_FMT(n->key)));
     if (r->kind == LIST && t == TOML_ARRAY) {
         for (const struct jnode *it = n->child; it; it = it->next) {
             int ret = set_text(rd, r, it->s, at, e);

@@ -58,7 +58,8 @@ static int id(struct reading *rd, const struct jnode *n, int64_t *out) {
         return fail(rd, n, "a number");
     }
     if (n->i < -1 || n->i > UINT32_MAX - 1) {
-        return err_set(rd->e, ERR_INVALID, "%s:%u:%u: %.*s: found %lld, allowed are -1 (confd's "
+        return err_set(rd->e, ERR_INVALID,
+                       "%s:%u:%u: %.*s: found %lld, allowed are -1 (confd's "
                        "own) to 4294967294",
                        rd->r->file, n->line, n->col, STR_FMT(n->key), (long long)n->i);
     }
@@ -82,9 +83,10 @@ static int mode(struct reading *rd, const struct jnode *n) {
     }
     bool is_ok = i < s.n;
     for (; is_ok && i < s.n; i++) {
-        unsigned d = s.p[i] >= '0' && s.p[i] <= '9'                    ? (unsigned)(s.p[i] - '0')
-                     : (s.p[i] | 0x20) >= 'a' && (s.p[i] | 0x20) <= 'f' ? (unsigned)(s.p[i] | 0x20) - 'a' + 10
-                                                                        : 99;
+        unsigned d = s.p[i] >= '0' && s.p[i] <= '9' ? (unsigned)(s.p[i] - '0')
+                     : (s.p[i] | 0x20) >= 'a' && (s.p[i] | 0x20) <= 'f'
+                         ? (unsigned)(s.p[i] | 0x20) - 'a' + 10
+                         : 99;
         is_ok = d < base && v <= 07777;
         v = v * base + d;
     }
@@ -187,7 +189,8 @@ static struct str with_node_name(struct reading *rd, struct str s) {
 static int finish(struct reading *rd) {
     struct resource *r = rd->r;
     if (!r->src || !r->src[0]) {
-        return err_set(rd->e, ERR_INVALID, "%s: src is missing: name a file in templates/", r->file);
+        return err_set(rd->e, ERR_INVALID, "%s: src is missing: name a file in templates/",
+                       r->file);
     }
     if (!r->dest || !r->dest[0]) {
         return err_set(rd->e, ERR_INVALID, "%s: dest is missing: name the file to write", r->file);

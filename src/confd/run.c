@@ -10,7 +10,7 @@
 #include "base/log.h"
 
 #include <signal.h>
-#include <stdio.h>
+#include <stdlib.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
@@ -377,6 +377,8 @@ static int signal_fd(const int *signals, size_t n) {
 int confd_run(struct confd_options *o, struct arena *a) {
     struct confd c = {.o = o, .node_name = confd_node_name(o, a)};
     struct err e = {0};
+    o->interval_s = o->interval_s < 1 ? 1 : o->interval_s; /* never hot */
+    (void)setenv("NODENAME", c.node_name, 0);              /* templates of Calico's ask for it */
     c.stop_fd = signal_fd((const int[]){SIGTERM, SIGINT}, 2);
     c.hup_fd = signal_fd((const int[]){SIGHUP}, 1);
     c.ops = backend_find(o, &e);

@@ -113,9 +113,9 @@ static int run(struct stage *s, const char *what, const char *command, struct er
 
 /* check_cmd is a template with .src (and .dest) only. */
 static int check(struct stage *s, struct err *e) {
-    int r = s->r->check ? 0
-                        : tmpl_parse(STR("checkcmd"), str_c(s->r->check_cmd), NULL, 0,
-                                     &s->r->check, e);
+    int r = s->r->check
+                ? 0
+                : tmpl_parse(STR("checkcmd"), str_c(s->r->check_cmd), NULL, 0, &s->r->check, e);
     if (r < 0) {
         return r;
     }
@@ -154,8 +154,8 @@ static const char *reload_text(struct stage *s) {
 
 /* A dest that is a mount of its own can't be renamed over: written where it is. */
 static int write_in_place(struct stage *s, struct err *e) {
-    MG_CLEANUP(fd_close) int fd = open(s->r->dest, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC,
-                                       s->mode);
+    MG_CLEANUP(fd_close)
+    int fd = open(s->r->dest, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, s->mode);
     int r = fd < 0 ? -errno : write_all(fd, buf_view(&s->text));
     if (r == 0 && (fchown(fd, s->uid, s->gid) < 0 || fchmod(fd, s->mode) < 0)) {
         r = -errno;

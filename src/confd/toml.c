@@ -169,8 +169,7 @@ static int read_key(struct toml *t, struct key *k) {
 }
 
 /* Errors about a key point at its beginning, which is behind the reader by then. */
-static int fail_key(struct toml *t, size_t at, const struct key *k, size_t n,
-                    const char *why) {
+static int fail_key(struct toml *t, size_t at, const struct key *k, size_t n, const char *why) {
     struct buf b = BUF_INIT(256);
     for (size_t i = 0; i < n; i++) {
         buf_printf(&b, "%s%.*s", i ? "." : "", STR_FMT(k->part[i]));
@@ -305,8 +304,7 @@ static int read_value(struct toml *t, struct jnode **out) {
 }
 
 /* The table that part of a header's path leads to; made if absent. */
-static int enter(struct toml *t, size_t at, const struct key *k, size_t i,
-                 struct jnode **table) {
+static int enter(struct toml *t, size_t at, const struct key *k, size_t i, struct jnode **table) {
     struct jnode *n = jnode_get(*table, k->part[i]);
     if (!n) {
         int r = new_node(t, J_MAP, &n);
@@ -380,8 +378,9 @@ static int header(struct toml *t, struct jnode *root, struct jnode **table) {
     int r = read_key(t, &k);
     for (size_t i = 0; r == 0 && i < n_brackets; i++) {
         if (toml_peek(t, 0) != ']') {
-            return toml_fail_found(t, n_brackets == 2 ? "\"]]\" after the name of an array of tables"
-                                                      : "\"]\" after the name of a table");
+            return toml_fail_found(t, n_brackets == 2
+                                          ? "\"]]\" after the name of an array of tables"
+                                          : "\"]\" after the name of a table");
         }
         t->pos++;
     }
@@ -467,8 +466,8 @@ enum toml_type toml_type(const struct jnode *n) {
 }
 
 const char *toml_type_name(enum toml_type t) {
-    static const char *const NAMES[] = {"string",         "integer",    "float",      "boolean",
-                                        "offset date-time", "local date-time", "local date",
-                                        "local time",     "array",      "table"};
+    static const char *const NAMES[] = {
+        "string",          "integer",    "float",      "boolean", "offset date-time",
+        "local date-time", "local date", "local time", "array",   "table"};
     return NAMES[t];
 }

@@ -2,24 +2,12 @@
 #include "confd/toml_int.h"
 
 #include "base/jtext.h"
+#include "confd/gotext.h"
 
 #include <math.h>
 #include <stdio.h>
 
 /* ---- strings ---- */
-
-static void put_utf8(struct buf *b, uint32_t c) {
-    if (c < 0x80) {
-        buf_putc(b, (char)c);
-        return;
-    }
-    unsigned n = c < 0x800 ? 1 : c < 0x10000 ? 2 : 3;
-    static const unsigned char LEAD[] = {0, 0xc0, 0xe0, 0xf0};
-    buf_putc(b, (char)(LEAD[n] | (c >> (6 * n))));
-    while (n--) {
-        buf_putc(b, (char)(0x80 | ((c >> (6 * n)) & 0x3f)));
-    }
-}
 
 static int hex_digit(int c) {
     return c >= '0' && c <= '9'   ? c - '0'
@@ -44,7 +32,7 @@ static int unicode_escape(struct toml *t, unsigned n_digits, struct buf *b) {
         t->pos = start;
         return toml_fail(t, ERR_INVALID, "U+%04X is no character: 0 to D7FF, E000 to 10FFFF", c);
     }
-    put_utf8(b, c);
+    rune_add(b, c);
     return 0;
 }
 
@@ -121,7 +109,7 @@ static int string_body(struct toml *t, int quote, bool is_multi, struct buf *b) 
             }
             buf_add(b, t->t.p + start, t->pos - start);
         } else if (c < 0 || (c < 0x20 && c != '\t') || c == 0x7f) {
-            return toml_fail_found(t, is_multi         ? "the end of the string: three quotes"
+            return toml_fail_found(t, is_multi       ? "the end of the string: three quotes"
                                       : quote == '"' ? "the end of the string: \""
                                                      : "the end of the string: '");
         } else {

@@ -75,6 +75,7 @@ enum kind_id {
     K_SERVICE,
     K_NODE_K8S, /* v1 Node */
     K_SECRET,
+    K_LEASE,
     K_ENDPOINT_SLICE,
     K_K8S_NETWORK_POLICY,
     K_CLUSTER_NETWORK_POLICY,

@@ -386,8 +386,8 @@ int kube_list(struct store *st, struct store_key prefix, uint64_t *revision_out,
     for (size_t i = 0; i < n && r >= 0; i++) {
         l.view = views[i];
         l.ns = l.view->rest->is_namespaced ? ns : STR_NULL;
-        if (n > 2 &&
-            l.view->kind == K_SECRET) { /* only when asked for: it takes a right of its own */
+        bool is_of_its_own = l.view->kind == K_SECRET || l.view->kind == K_LEASE;
+        if (n > 2 && is_of_its_own) { /* only when asked for: it takes a right of its own */
             continue;
         }
         r = run_view(&l, n == 1);

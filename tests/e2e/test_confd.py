@@ -242,6 +242,9 @@ def test_file(c):
     assert 's=newer' in dest.read_text()
     (folder / 'b.yml').write_text('s: mended\n')
     wait_until(lambda: 's=mended' in dest.read_text(), 'the mended file')
+    c.template('a', 'new template {{getv "/s"}}')
+    process.send_signal(signal.SIGHUP)
+    wait_until(lambda: has(dest, 'new template mended'), 'the new template after SIGHUP')
     c.finish(process)
 
 
@@ -283,11 +286,18 @@ def test_many(c):
         groups['g5'][f'n{i}'] = 'more'
         c.values(all='x', **groups)
     wait_until(lambda: (c.out / 't5').read_text().count('more') == 20, 'all changes', 120)
+    time.sleep(1)
     print(f'    20 changes at once: {len(lines(log)) - 2} reloads')
-    assert len(lines(log)) - 2 <= 10, lines(log)
+    assert 1 <= len(lines(log)) - 2 <= 10, lines(log)
     c.finish(process)
     rounds = [line for line in c.log.splitlines() if 'confd round' in line]
     print('    first:', rounds[0].split('confd round ')[1])
+
+
+def cpu_seconds(process):
+    """Processor time that a process has used."""
+    fields = pathlib.Path(f'/proc/{process.pid}/stat').read_text().rsplit(')', 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
 
 
 def latency(dest, put, rounds=20):
@@ -321,7 +331,9 @@ def test_etcd(c):
         wait_until(lambda: has(dest, 'v'), 'the file')
         print('    write to file:', latency(dest, lambda v: put('/app/v', v), 5))
         etcd.stop()
-        time.sleep(2)
+        used = cpu_seconds(process)
+        time.sleep(3)
+        assert cpu_seconds(process) - used < 1, 'hot while the backend is away'
         etcd.start()
         put('/app/v', 'again')
         wait_until(lambda: has(dest, 'again'), 'the change after the restart')
@@ -329,6 +341,82 @@ def test_etcd(c):
         wait_until(lambda: 'key does not exist: /v' in c.log, 'the deletion')
         assert has(dest, 'again')
         c.finish(process)
+
+
+RESOURCES = [
+    ('Node', 'n1', {'bgp': {'ipv4Address': '10.1.0.1/24', 'ipv6Address': 'fd01::1/64'}}),
+    ('Node', 'n2', {'bgp': {'ipv4Address': '10.1.0.2/24', 'asNumber': 64600,
+                            'routeReflectorClusterID': '1.0.0.1'}}),
+    ('IPPool', 'p4', {'cidr': '10.80.0.0/16', 'ipipMode': 'CrossSubnet', 'natOutgoing': True}),
+    ('BlockAffinity', 'n1-b', {'cidr': '10.80.1.0/26', 'node': 'n1', 'state': 'confirmed',
+                               'deleted': False}),
+    ('BGPConfiguration', 'default', {
+        'asNumber': 64512, 'listenPort': 1179, 'logSeverityScreen': 'Debug',
+        'serviceClusterIPs': [{'cidr': '10.96.0.0/12'}], 'nodeToNodeMeshEnabled': False,
+        'communities': [{'name': 'c', 'value': '64512:7'}],
+        'prefixAdvertisements': [{'cidr': '10.80.0.0/16', 'communities': ['c', '1:2:3']}]}),
+    ('BGPFilter', 'f1', {'exportV4': [{'action': 'Accept'}]}),
+    ('BGPPeer', 'tor', {'peerIP': '10.1.0.200', 'asNumber': 65001, 'filters': ['f1']}),
+    ('BGPPeer', 'own', {'node': 'n1', 'peerIP': '10.1.0.201:1180', 'asNumber': 65002}),
+]
+KEYS = '''/bgp/v1/global/as_num=64512
+/bgp/v1/global/listen_port=1179
+/bgp/v1/global/loglevel=debug
+/bgp/v1/global/node_mesh={"enabled":false}
+/bgp/v1/host/n1/ip_addr_v4=10.1.0.1
+/bgp/v1/host/n1/ip_addr_v6=fd01::1
+/bgp/v1/host/n1/network_v4=10.1.0.0/24
+/bgp/v1/host/n1/network_v6=fd01::/64
+/bgp/v1/host/n1/rr_cluster_id=
+/bgp/v1/host/n2/as_num=64600
+/bgp/v1/host/n2/ip_addr_v4=10.1.0.2
+/bgp/v1/host/n2/ip_addr_v6=
+/bgp/v1/host/n2/network_v4=10.1.0.0/24
+/bgp/v1/host/n2/rr_cluster_id=1.0.0.1
+/staticroutes/10.96.0.0-12=10.96.0.0/12
+/rejectcidrs/10.96.0.0-12=10.96.0.0/12
+/ipam/v2/host/n1/ipv4/block/10.80.1.0-26={"state":"confirmed"}
+pool 10.80.0.0/16 tunl0 cross-subnet true
+communities [64512:7 1:2:3]
+/bgp/v1/global/peer_v4/10.1.0.200 65001 [f1] UseNodeIP
+/bgp/v1/host/n1/peer_v4/10.1.0.201-1180 65002 1180
+filter f1
+mesh false
+Global_10_1_0_200 Node_10_1_0_201_port_1180
+'''
+KEY_TEMPLATE = '''{{range gets "/bgp/v1/global/*"}}{{.Key}}={{.Value}}
+{{end}}{{range gets "/bgp/v1/host/*/*"}}{{.Key}}={{.Value}}
+{{end}}{{range gets "/staticroutes/*"}}{{.Key}}={{.Value}}
+{{end}}{{range gets "/rejectcidrs/*"}}{{.Key}}={{.Value}}
+{{end}}{{range gets (printf "/ipam/v2/host/%s/ipv4/block/*" (getenv "NODENAME"))}}{{.Key}}={{.Value}}
+{{end}}{{range gets "/v1/ipam/v4/pool/*"}}{{$p := json .Value}}pool {{$p.cidr}} {{$p.ipip}} \
+{{$p.ipip_mode}} {{$p.masquerade}}
+{{end}}{{range jsonArray (getv "/bgp/v1/global/prefix_advertisements/ip_v4")}}communities {{.communities}}
+{{end}}{{range gets "/bgp/v1/global/peer_v4/*"}}{{$p := json .Value}}{{.Key}} {{$p.as_num}} \
+{{$p.filters}} {{$p.source_addr}}
+{{end}}{{range gets "/bgp/v1/host/n1/peer_v4/*"}}{{$p := json .Value}}{{.Key}} {{$p.as_num}} {{$p.port}}
+{{end}}{{range ls "/resources/v3/projectcalico.org/bgpfilters"}}filter {{.}}
+{{end}}mesh {{(json (getv "/bgp/v1/global/node_mesh")).enabled}}
+{{range $i, $p := (getBGPConfig 4 .).Peers}}{{if $i}} {{end}}{{$p.Name}}{{end}}
+'''.replace('\\\n', '')
+
+
+def test_calico(c):
+    """Calico's resources under the keys of its confd, and getBGPConfig, from the embedded store."""
+    store = f'sqlite:{c.folder}/margay.db'
+    items = [{'apiVersion': 'projectcalico.org/v3', 'kind': kind, 'metadata': {'name': name},
+              'spec': spec} for kind, name, spec in RESOURCES]
+    HOST.run([MARGAY, '--datastore', store, 'apply', '-f', '-'],
+             json.dumps({'apiVersion': 'v1', 'kind': 'List', 'items': items}))
+    dest = c.resource('a', KEY_TEMPLATE, ['/'], prefix='/calico')
+    own = c.resource('b', '{{getv "/ip_addr_v4"}} {{(getBGPConfig 6 .).NodeIPv6}}', ['/'],
+                     prefix='/calico/bgp/v1/host//NODENAME')
+    flags = ['-backend', 'calico', '-datastore', store + '?mode=ro', '-node-name', 'n1']
+    c.once(*flags)
+    assert has(dest, KEYS), dest.read_text()
+    assert has(own, '10.1.0.1 fd01::1'), own.read_text()
+    out = c.once(*flags[:2], '-datastore', 'sqlite:/nonexistent/x?mode=ro', code=1)
+    assert '/nonexistent/x' in out, out
 
 
 def redis_cli(port, *argv):
@@ -351,8 +439,6 @@ def test_redis(c):
         redis_cli(port, '-n', '2', 'SET', '/app/v', 'v')
         redis_cli(port, '-n', '2', 'HSET', '/app/h', 'f1', 'one', 'f2', 'two')
         redis_cli(port, '-n', '2', 'RPUSH', '/app/list', 'x')
-        for i in range(1500):
-            pass
         redis_cli(port, '-n', '2', 'EVAL',
                   "for i=1,1500 do redis.call('SET', '/app/many/'..i, i) end", '0')
         dest = c.resource('a', '{{getv "/app/v"}} {{range gets "/app/h/*"}}{{.Key}}={{.Value}} {{end}}'

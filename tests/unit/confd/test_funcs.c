@@ -1,6 +1,6 @@
 /* Every function of templates, case by case: the cases are files, given as arguments. A line is a
- * template; the next one is "=> " and what it prints, or "!! " and what its error ends with. "\n" in
- * both stands for a line's end. */
+ * template; the next one is "=> " and what it prints, or "!! " and what its error ends with. "\n"
+ * in both stands for a line's end. */
 #include "confd/funcs.h"
 
 #include "base/fd.h"
@@ -196,8 +196,8 @@ static void t_changes__of_what_was_read__concern(void **state MG_UNUSED) {
     world_init(&w);
     struct buf out = BUF_INIT(1 << 16);
     struct err e = {0};
-    assert_int_equal(run(&w, STR("{{getv \"/top\"}}{{gets \"/x/*\"}}{{getv \"/no\" \"\"}}"), &out,
-                         &e), 0);
+    assert_int_equal(
+        run(&w, STR("{{getv \"/top\"}}{{gets \"/x/*\"}}{{getv \"/no\" \"\"}}"), &out, &e), 0);
     static const struct {
         const char *key, *value;
         bool concerns;
