@@ -9,7 +9,6 @@
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -55,8 +54,9 @@ int64_t kube_time_parse(struct str s) {
     }
     int64_t offset = 0;
     if (*end == '+' || *end == '-') {
-        unsigned h, m;
-        if (sscanf(end + 1, "%2u:%2u", &h, &m) != 2 || h > 23 || m > 59) {
+        struct str zone = str_c(end + 1), hours = str_cut(&zone, ':');
+        uint64_t h, m;
+        if (str_to_u64(hours, &h) < 0 || str_to_u64(zone, &m) < 0 || h > 23 || m > 59) {
             return -1;
         }
         offset = (int64_t)(h * 3600 + m * 60) * (*end == '+' ? 1 : -1);

@@ -366,7 +366,7 @@ int kube_list(struct store *st, struct store_key prefix, uint64_t *revision_out,
     const struct kube_view *views[KUBE_VIEWS_MAX];
     struct str ns;
     size_t n = kube_views_of(prefix, views, &ns);
-    uint64_t ignored;
+    uint64_t ignored = 0;
     struct err own = {0};
     struct listing l = {.s = s,
                         .prefix = prefix,
