@@ -4,11 +4,9 @@
 #include "base/hash.h"
 #include "base/log.h"
 #include "base/vec.h"
+#include "controllers/convert.h"
 
 #include <stdlib.h>
-
-#define CREATED_BY "projectcalico.org/created-by"
-#define CONTROLLERS "calico-kube-controllers"
 
 struct autohep {
     struct store *store;
@@ -32,36 +30,24 @@ static struct jnode *read_object(struct autohep *h, enum kind_id id, struct str 
     return doc;
 }
 
-static void put_labels(struct buf *b, const struct jnode *node) {
-    buf_puts(b, "\"labels\":{\"" CREATED_BY "\":\"" CONTROLLERS "\"");
-    jnode_each (l, jnode_path(node, "metadata.labels")) {
-        if (l->type == J_STR && !str_is(l->key, CREATED_BY)) {
-            buf_putc(b, ',');
-            json_quote(b, l->key);
-            buf_putc(b, ':');
-            json_quote(b, l->s);
-        }
-    }
-    buf_putc(b, '}');
-}
-
-/* metadata without what the store adds, and spec. */
-static void put_document(const struct autohep *h, struct str name, const struct jnode *node,
-                         struct str uid, struct str created, struct buf *b) {
-    buf_puts(b, "{\"apiVersion\":\"projectcalico.org/v3\",\"kind\":\"HostEndpoint\",\"metadata\":{"
-                "\"name\":");
-    json_quote(b, name);
-    buf_printf(b, ",\"uid\":\"%.*s\",\"creationTimestamp\":\"%.*s\",", STR_FMT(uid),
-               STR_FMT(created));
-    put_labels(b, node);
-    buf_puts(b, "},\"spec\":{\"node\":");
-    json_quote(b, str_c(h->node));
-    buf_puts(b, ",\"interfaceName\":\"*\",\"expectedIPs\":[");
+/* The document as it should be; uid and time are the old one's, if there is one. */
+static struct jnode *document(const struct autohep *h, struct str name, const struct jnode *node,
+                              struct str uid, struct str created, struct arena *a) {
+    struct jnode *doc = jnode_new(a, J_MAP), *meta = jnode_new(a, J_MAP);
+    struct str *ips = arena_array(a, struct str, h->own.n);
     for (size_t i = 0; i < h->own.n; i++) {
         char text[IP_TEXT_MAX];
-        buf_printf(b, "%s\"%s\"", i ? "," : "", ip_text(&h->own.p[i], text));
+        ips[i] = arena_dup(a, str_c(ip_text(&h->own.p[i], text)));
     }
-    buf_puts(b, "],\"profiles\":[\"projectcalico-default-allow\"]}}");
+    jnode_set(a, doc, STR("apiVersion"), jnode_new_str(a, STR("projectcalico.org/v3")));
+    jnode_set(a, doc, STR("kind"), jnode_new_str(a, STR("HostEndpoint")));
+    jnode_set(a, meta, STR("name"), jnode_new_str(a, name));
+    jnode_set(a, meta, STR("uid"), jnode_new_str(a, uid));
+    jnode_set(a, meta, STR("creationTimestamp"), jnode_new_str(a, created));
+    jnode_set(a, meta, STR("labels"), convert_hep_labels(node, a));
+    jnode_set(a, doc, STR("metadata"), meta);
+    jnode_set(a, doc, STR("spec"), convert_hep_spec(str_c(h->node), STR("*"), ips, h->own.n, a));
+    return doc;
 }
 
 static bool is_wanted(struct autohep *h, struct arena *a) {
@@ -77,10 +63,9 @@ static void reconcile(void *arg) {
     struct arena a = {0};
     struct err e;
     uint64_t revision = REV_NONE, other;
-    struct str name = arena_printf(&a, "%s-auto-hep", h->node);
+    struct str name = convert_hep_name(str_c(h->node), &a);
     struct jnode *old = read_object(h, K_HOST_ENDPOINT, name, &a, &revision);
-    const struct jnode *labels = jnode_path(old, "metadata.labels");
-    bool is_ours = old && str_is(jnode_str(jnode_getc(labels, CREATED_BY)), CONTROLLERS);
+    bool is_ours = old && convert_is_auto_hep(old);
     struct store_key key = {STR(STORE_SPACE_RESOURCES),
                             kind_store_key(&model_kinds[K_HOST_ENDPOINT], STR(""), name, &a)};
     int r = 0;
@@ -93,17 +78,14 @@ static void reconcile(void *arg) {
         uuid_v4(uid);
         struct str old_uid = jnode_str(jnode_path(old, "metadata.uid"));
         struct str old_created = jnode_str(jnode_path(old, "metadata.creationTimestamp"));
-        MG_CLEANUP(buf_fini) struct buf now = BUF_INIT(1 << 20), before = BUF_INIT(1 << 20);
-        put_document(h, name, node, old_uid.p ? old_uid : str_c(uid),
-                     old_created.p ? old_created : str_c(clock_rfc3339(clock_wall_ns(), created)),
-                     &now);
-        if (old) {
-            json_write(&before, old, 0);
+        struct jnode *now = document(
+            h, name, node, old_uid.p ? old_uid : str_c(uid),
+            old_created.p ? old_created : str_c(clock_rfc3339(clock_wall_ns(), created)), &a);
+        if (!old || !jnode_eq(old, now)) {
+            MG_CLEANUP(buf_fini) struct buf text = BUF_INIT(1 << 20);
+            json_write(&text, now, 0);
+            r = store_put(h->store, key, buf_view(&text), old ? revision : REV_NONE, NULL, &e);
         }
-        if (!old || !str_eq(buf_view(&before), buf_view(&now))) {
-            r = store_put(h->store, key, buf_view(&now), old ? revision : REV_NONE, NULL, &e);
-        }
-        buf_fini(&before);
     }
     if (r < 0) {
         LOG_W("node", "auto_host_endpoint", "error=%s", log_quote(str_c(e.msg)));
