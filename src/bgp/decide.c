@@ -375,6 +375,21 @@ static bool place_best(struct speaker *s, enum bgp_family f, struct rib_node *n,
     return true;
 }
 
+bool decide_needless(const struct speaker *s, enum bgp_family f, const struct rib_node *n,
+                     const struct route *r) {
+    const struct route *head = pool_at(&s->routes, n->routes);
+    enum decide_step step;
+    if (s->is_deferring || s->n_picky[f] || !(head->flags & ROUTE_BEST) ||
+        (n->flags & (NODE_NEW_BEST | NODE_NEW_SET)) || (r->flags & (ROUTE_BEST | ROUTE_IN_SET))) {
+        return false;
+    }
+    if (!route_is_usable(s, r)) {
+        return true;
+    }
+    /* Behind MED it may still share the traffic, or rule out one that does. */
+    return route_compare(s, head, r, &step) < 0 && (s->cfg.max_paths == 1 || step < STEP_MED);
+}
+
 void decide(struct speaker *s, enum bgp_family f, uint32_t node) {
     struct rib_node *n = rib_at(&s->rib[f], node);
     if (s->is_deferring) {

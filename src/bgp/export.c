@@ -54,12 +54,26 @@ static void make_key(const struct speaker *s, const struct peer *p, enum bgp_fam
     set_self(p, f, k);
 }
 
+static bool same_ip(const struct ip46 *a, const struct ip46 *b) {
+    return a->family == b->family && memcmp(a->b, b->b, sizeof(a->b)) == 0;
+}
+
+static bool same_key(const struct group_key *a, const struct group_key *b) {
+    return a->family == b->family && a->is_ibgp == b->is_ibgp && a->is_confed == b->is_confed &&
+           a->is_client == b->is_client && a->is_rs == b->is_rs && a->as4 == b->as4 &&
+           a->extended == b->extended && a->addpath == b->addpath &&
+           a->v4_over_v6 == b->v4_over_v6 && a->has_llgr == b->has_llgr &&
+           a->remove_private == b->remove_private && a->blocks_all == b->blocks_all &&
+           a->addpath_max == b->addpath_max && a->next_hop == b->next_hop && a->role == b->role &&
+           a->local_as == b->local_as && a->cluster_id == b->cluster_id &&
+           same_ip(&a->self, &b->self) && same_ip(&a->self_link_local, &b->self_link_local);
+}
+
 static struct group *find_group(struct speaker *s, const struct group_key *k,
                                 const struct bgp_filter *filter) {
     for (size_t i = 0; i < s->groups.n; i++) {
         struct group *g = s->groups.p[i];
-        if (g && g->n_chans && memcmp(&g->key, k, sizeof(*k)) == 0 &&
-            bgp_filter_eq(g->filter, filter)) {
+        if (g && g->n_chans && same_key(&g->key, k) && bgp_filter_eq(g->filter, filter)) {
             return g;
         }
     }
@@ -82,22 +96,51 @@ static struct group *new_group(struct speaker *s, const struct group_key *k,
         vec_push(&s->groups, NULL);
     }
     s->groups.p[id] = g;
+    s->n_picky[k->family] += k->addpath || k->is_rs;
     walk_group(s, g);
+    return g;
+}
+
+/* The group for a channel as it is configured now, with one member more. */
+static struct group *enter(struct speaker *s, const struct group_key *k, struct bgp_filter *filter,
+                           uint16_t peer) {
+    struct group *g = find_group(s, k, filter);
+    if (!g) {
+        g = new_group(s, k, filter);
+    }
+    g->n_chans++;
+    if (g->sole) {
+        walk_group(s, g); /* what the first one gave was left out for him alone */
+    }
+    g->sole = g->n_chans == 1 ? peer : 0;
     return g;
 }
 
 void group_join(struct speaker *s, struct peer *p, enum bgp_family f) {
     struct group_key k;
     make_key(s, p, f, &k);
-    struct group *g = find_group(s, &k, p->cfg.family[f].export);
-    if (!g) {
-        g = new_group(s, &k, p->cfg.family[f].export);
-    }
-    if (++g->n_chans == 2) {
-        walk_group(s, g); /* what the first one gave was left out for him alone */
-    }
+    struct group *g = enter(s, &k, p->cfg.family[f].export, p->id);
     p->chan[f].group = g;
     out_join(s, g, &p->chan[f]);
+    g->is_awake = false;
+    out_wake(s, g);
+}
+
+void group_move(struct speaker *s, struct peer *p, enum bgp_family f) {
+    struct group_key k;
+    struct chan *c = &p->chan[f];
+    struct group *old = c->group;
+    make_key(s, p, f, &k);
+    if (find_group(s, &k, p->cfg.family[f].export) == old) {
+        return;
+    }
+    struct group *g = enter(s, &k, p->cfg.family[f].export, p->id);
+    out_move(s, g, c);
+    c->group = g;
+    if (--old->n_chans == 0) {
+        group_drop_cache(s, old);
+        s->is_walking = true;
+    }
     g->is_awake = false;
     out_wake(s, g);
 }
@@ -128,6 +171,7 @@ bool group_bury(struct speaker *s, struct group *g, unsigned max) {
         return false;
     }
     bgp_filter_unref(g->filter);
+    s->n_picky[g->key.family] -= g->key.addpath || g->key.is_rs;
     s->groups.p[g->id] = NULL;
     free(g);
     return true;
@@ -402,7 +446,7 @@ static const struct route *best_for_client(struct speaker *s, struct group *g, u
 
 /* The routes of a group's only member need no place in its list. */
 static bool is_for_nobody(const struct group *g, const struct route *r) {
-    return g->n_chans == 1 && r->peer && g->first && g->first->chans.p[0]->peer == r->peer;
+    return g->sole && g->sole == r->peer;
 }
 
 static void update_one(struct speaker *s, struct group *g, uint32_t node, struct rib_node *n) {

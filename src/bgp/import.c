@@ -271,7 +271,8 @@ static bool import_one(const struct import *m, const struct nlri *x) {
     struct rib_node *n = rib_at(&s->rib[m->f], i);
     uint32_t *link;
     struct route *r = route_find(s, n, m->p->id, x->path_id, &link);
-    if (!r) {
+    bool is_new = r == NULL;
+    if (is_new) {
         uint32_t max = m->p->cfg.family[m->f].max_prefixes;
         if (max && c->n_routes >= max) {
             decide(s, m->f, i); /* an empty prefix goes */
@@ -294,7 +295,8 @@ static bool import_one(const struct import *m, const struct nlri *x) {
         attr = import_filter(s, m->p, m->f, &prefix, m->base, &why, &v);
     }
     attr_ref(s->attrs, m->attr_in);
-    if (store(s, m->f, n, r, m->attr_in, attr, why)) {
+    if (store(s, m->f, n, r, m->attr_in, attr, why) &&
+        !(is_new && decide_needless(s, m->f, n, r))) {
         decide(s, m->f, i);
     }
     return true;

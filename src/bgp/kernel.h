@@ -31,8 +31,8 @@ struct bgp_kernel;
 
 /* Reads links, addresses and routes of the calling thread's network namespace. Local routes are
  * told by the first bgp_kernel_configure. is_alone: all routes of our protocol are ours; else those
- * over the agent's tunnels and blackholes are the agent's, and routes that BIRD left are taken over. Caller owns
- * *out. */
+ * over the agent's tunnels and blackholes are the agent's, and routes that BIRD left are taken
+ * over. Caller owns *out. */
 MG_NODISCARD int bgp_kernel_new(struct loop *l, const struct kernel_ops *ops, void *arg,
                                 bool is_alone, struct bgp_kernel **out, struct err *e);
 /* Leaves the kernel as it is. Accepts NULL. */

@@ -224,12 +224,14 @@ static void sweep(struct speaker *s, struct group *g) {
     }
 }
 
-void out_join(struct speaker *s, struct group *g, struct chan *c) {
+/* A cohort that has been told nothing yet. */
+static struct cohort *at_head(struct speaker *s, struct group *g) {
     struct cohort *first = g->first;
-    if (!first || g->head != first->marker) {
-        first = cohort_new(s, g, 0, g->first);
-    }
-    cohort_add(first, c);
+    return first && g->head == first->marker ? first : cohort_new(s, g, 0, g->first);
+}
+
+void out_join(struct speaker *s, struct group *g, struct chan *c) {
+    cohort_add(at_head(s, g), c);
 }
 
 void out_leave(struct speaker *s, struct chan *c) {
@@ -243,6 +245,39 @@ void out_leave(struct speaker *s, struct chan *c) {
             sweep(s, g);
         }
     }
+}
+
+/* A grave right behind a cohort's marker: for nobody who is further. */
+static void bury_behind(struct speaker *s, struct group *g, const struct cohort *c,
+                        const struct out *of) {
+    struct rib_node *n = rib_at(&s->rib[g->key.family], of->node);
+    uint32_t i = pool_new(&s->outs);
+    *out_at(s, i) = (struct out){
+        .node = of->node, .chain = n->outs, .path_id = of->path_id, .group = g->id | OUT_SENT};
+    n->outs = i;
+    link_entry(s, g, i, c->marker);
+    g->n_outs++;
+    g->n_gone++;
+}
+
+void out_move(struct speaker *s, struct group *to, struct chan *ch) {
+    struct cohort *c = at_head(s, to);
+    for (uint32_t i = ch->cohort->group->head, next; i; i = next) {
+        const struct out *o = out_at(s, i);
+        uint32_t found;
+        next = o->next;
+        bool was_told = o->node && (o->source != ch->peer || (o->group & OUT_MIXED));
+        if (!was_told) {
+            continue;
+        }
+        group_update(s, to, o->node, true);
+        const struct rib_node *n = rib_at(&s->rib[to->key.family], o->node);
+        if (!find_entry(s, n, to->id, o->path_id, &found)) {
+            bury_behind(s, to, c, o);
+        }
+    }
+    out_leave(s, ch);
+    cohort_add(c, ch);
 }
 
 void out_restart(struct speaker *s, struct chan *c) {

@@ -5,7 +5,12 @@
 #include <stdlib.h>
 #include <sys/random.h>
 
-enum { LISTEN_RETRY_MS = 5000 };
+enum {
+    LISTEN_RETRY_MS = 5000,
+    /* RFC 4724 section 4.1 does not wait for peers that restart themselves. When a whole cluster
+     * comes back at once, what they had to say follows within this time. */
+    BOTH_RESTARTED_MS = 5000,
+};
 
 int64_t proc_now(const struct bgp_proc *p) {
     return loop_now_ns(p->loop);
@@ -35,6 +40,28 @@ void bgp_proc_kick(struct bgp_proc *p) {
     loop_timer_start(p->timer, wait > 0 ? (wait + 999999) / 1000000 : 0, 0);
 }
 
+static bool has_restarting_peer(const struct bgp_proc *p) {
+    for (uint16_t id = 0; (id = speaker_peer_next(p->speaker, id));) {
+        struct peer_status st;
+        if (speaker_peer_status(p->speaker, id, &st) && st.state == BGP_ESTABLISHED &&
+            st.received.has_gr && st.received.gr_restarted) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* What a predecessor left in the kernel and nobody asked for goes. */
+static void on_ready_timer(void *arg) {
+    struct bgp_proc *p = arg;
+    LOG_I("bgp", "ready", "routes_of_a_predecessor=%s",
+          p->kernel && bgp_kernel_has_leftovers(p->kernel) ? "checked" : "none");
+    if (p->kernel) {
+        bgp_kernel_ready(p->kernel);
+        bgp_proc_kick(p);
+    }
+}
+
 static void on_defer(void *arg) {
     struct bgp_proc *p = arg;
     if (!p->speaker) {
@@ -44,11 +71,7 @@ static void on_defer(void *arg) {
     proc_bfd_serve(p);
     if (p->is_ready_asked) {
         p->is_ready_asked = false;
-        LOG_I("bgp", "ready", "routes_of_a_predecessor=%s",
-              p->kernel && bgp_kernel_has_leftovers(p->kernel) ? "checked" : "none");
-        if (p->kernel) {
-            bgp_kernel_ready(p->kernel);
-        }
+        loop_timer_start(p->ready_timer, has_restarting_peer(p) ? BOTH_RESTARTED_MS : 0, 0);
     }
     bgp_proc_kick(p);
 }
@@ -304,6 +327,7 @@ int bgp_proc_new(struct loop *l, const struct bgp_proc_options *o, struct bgp_pr
     }
     p->timer = loop_timer_new(l, on_timer, p);
     p->listen_timer = loop_timer_new(l, on_listen_timer, p);
+    p->ready_timer = loop_timer_new(l, on_ready_timer, p);
     p->defer = loop_defer_new(l, on_defer, p);
     p->bfd = bfd_io_new(l, proc_bfd_on_state, p);
     if (!o->no_kernel) {
@@ -337,6 +361,7 @@ void bgp_proc_free(struct bgp_proc *p) {
     bfd_io_free(p->bfd);
     loop_timer_free(p->timer);
     loop_timer_free(p->listen_timer);
+    loop_timer_free(p->ready_timer);
     loop_defer_free(p->defer);
     peer_map_fini(&p->peers);
     free(p->bfd_asks);

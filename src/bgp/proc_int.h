@@ -68,7 +68,7 @@ struct bgp_proc {
     struct bgp_kernel *kernel;
     struct bfd_io *bfd;
     struct bgp_conf *conf;
-    struct loop_timer *timer, *listen_timer;
+    struct loop_timer *timer, *listen_timer, *ready_timer;
     struct loop_defer *defer;
     struct conn_map conns;
     struct peer_map peers;

@@ -103,9 +103,9 @@ void conn_push_buf(struct speaker *s, struct peer *p, struct conn *c, const stru
     conn_push(s, p, c, chunk_new(b->p, b->n));
 }
 
-struct str speaker_output(struct speaker *s, uint32_t id, int64_t now) {
+struct str speaker_output(struct speaker *s, uint32_t conn, int64_t now) {
     struct peer *p;
-    struct conn *c = conn_of(s, id, &p);
+    struct conn *c = conn_of(s, conn, &p);
     if (!c) {
         return str_n("", 0);
     }
@@ -126,9 +126,9 @@ struct str speaker_output(struct speaker *s, uint32_t id, int64_t now) {
     return str_n((const char *)k->p + c->out_off, k->n - c->out_off);
 }
 
-void speaker_sent(struct speaker *s, uint32_t id, size_t n, int64_t now) {
+void speaker_sent(struct speaker *s, uint32_t conn, size_t n, int64_t now) {
     struct peer *p;
-    struct conn *c = conn_of(s, id, &p);
+    struct conn *c = conn_of(s, conn, &p);
     if (!c || n == 0) {
         return;
     }
@@ -150,9 +150,9 @@ void speaker_sent(struct speaker *s, uint32_t id, size_t n, int64_t now) {
     c->send_hold_at = c->n_waiting ? s->now + send_hold(c) : INT64_MAX;
 }
 
-bool speaker_wants_pause(const struct speaker *s, uint32_t id) {
+bool speaker_wants_pause(const struct speaker *s, uint32_t conn) {
     struct peer *p;
-    const struct conn *c = conn_of(s, id, &p);
+    const struct conn *c = conn_of(s, conn, &p);
     return c && c->n_waiting > OUT_HIGH;
 }
 
@@ -412,9 +412,9 @@ static void connect_out(struct speaker *s, struct peer *p) {
     s->ops->connect(s->user, c->id, p->id);
 }
 
-void speaker_connected(struct speaker *s, uint32_t id, const struct ip46 *local, int64_t now) {
+void speaker_connected(struct speaker *s, uint32_t conn, const struct ip46 *local, int64_t now) {
     struct peer *p;
-    struct conn *c = conn_of(s, id, &p);
+    struct conn *c = conn_of(s, conn, &p);
     if (!c || c->state != CONN_CONNECTING) {
         return;
     }
@@ -423,9 +423,9 @@ void speaker_connected(struct speaker *s, uint32_t id, const struct ip46 *local,
     open_sent(s, p, c, local);
 }
 
-void speaker_closed(struct speaker *s, uint32_t id, int64_t now) {
+void speaker_closed(struct speaker *s, uint32_t conn, int64_t now) {
     struct peer *p;
-    struct conn *c = conn_of(s, id, &p);
+    struct conn *c = conn_of(s, conn, &p);
     if (!c) {
         return;
     }
@@ -475,10 +475,10 @@ uint32_t speaker_accept(struct speaker *s, const struct ip46 *remote, const stru
     return c->id;
 }
 
-void speaker_conn_addrs(struct speaker *s, uint32_t id, const struct ip46 *v4,
+void speaker_conn_addrs(struct speaker *s, uint32_t conn, const struct ip46 *v4,
                         const struct ip46 *v6, const struct ip46 *link_local) {
     struct peer *p;
-    struct conn *c = conn_of(s, id, &p);
+    struct conn *c = conn_of(s, conn, &p);
     if (!c) {
         return;
     }
@@ -493,8 +493,7 @@ void speaker_conn_addrs(struct speaker *s, uint32_t id, const struct ip46 *v4,
     }
     for (int f = 0; is_changed && c == p->up && f < BGP_N_FAMILIES; f++) {
         if (p->chan[f].is_up) {
-            group_leave(s, p, (enum bgp_family)f);
-            group_join(s, p, (enum bgp_family)f);
+            group_move(s, p, (enum bgp_family)f);
         }
     }
 }
@@ -519,9 +518,9 @@ static size_t take(struct speaker *s, struct peer *p, struct conn *c, const uint
     return (size_t)len;
 }
 
-void speaker_input(struct speaker *s, uint32_t id, const void *bytes, size_t n, int64_t now) {
+void speaker_input(struct speaker *s, uint32_t conn, const void *bytes, size_t n, int64_t now) {
     struct peer *p;
-    struct conn *c = conn_of(s, id, &p);
+    struct conn *c = conn_of(s, conn, &p);
     if (!c || c->state == CONN_CONNECTING) {
         return;
     }
@@ -540,7 +539,7 @@ void speaker_input(struct speaker *s, uint32_t id, const void *bytes, size_t n, 
         struct buf whole = c->in; /* the end of the connection must not free what is read */
         c->in = BUF_INIT(BGP_MAX_EXT);
         used = take(s, p, c, (uint8_t *)whole.p, whole.n);
-        if (conn_of(s, id, &p) != c) {
+        if (conn_of(s, conn, &p) != c) {
             buf_fini(&whole);
             return; /* it is over */
         }
@@ -554,11 +553,11 @@ void speaker_input(struct speaker *s, uint32_t id, const void *bytes, size_t n, 
     while ((used = take(s, p, c, m, n)) > 0) {
         m += used;
         n -= used;
-        if (conn_of(s, id, &p) != c) {
+        if (conn_of(s, conn, &p) != c) {
             return;
         }
     }
-    if (conn_of(s, id, &p) == c && n) {
+    if (conn_of(s, conn, &p) == c && n) {
         buf_add(&c->in, m, n);
     }
 }

@@ -161,6 +161,8 @@ int sock_tcp_listen(uint8_t family, const struct ip46 *addr, uint16_t port, int 
     if (r == 0 && family == IP_V6) {
         r = set_int(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1);
     }
+    /* Connections have it from here: a peer with GTSM must hear of a refusal, too. */
+    r = r ? r : set_ttl(fd, family, 255);
     if (r < 0) {
         return err_set(e, r, "opening a TCP socket: %s", err_name(r));
     }

@@ -333,9 +333,7 @@ static void change_live(struct speaker *s, struct peer *p, const struct peer_con
             walk_start(s, p, (enum bgp_family)f, TASK_REIMPORT);
         }
         if (c->is_up && export_differs(old, &p->cfg, f)) {
-            group_leave(s, p, (enum bgp_family)f);
-            group_join(s, p, (enum bgp_family)f);
-            c->eor_due = !c->eor_out;
+            group_move(s, p, (enum bgp_family)f);
         }
     }
 }

@@ -232,7 +232,7 @@ void speaker_closed(struct speaker *s, uint32_t conn, int64_t now);
 void speaker_conn_addrs(struct speaker *s, uint32_t conn, const struct ip46 *v4,
                         const struct ip46 *v6, const struct ip46 *link_local);
 /* n bytes came in. A number that is over is ignored. */
-void speaker_input(struct speaker *s, uint32_t conn, const void *p, size_t n, int64_t now);
+void speaker_input(struct speaker *s, uint32_t conn, const void *bytes, size_t n, int64_t now);
 /* True: stop reading from it until speaker_output has been drained (a peer that asks much and reads
  * nothing). */
 bool speaker_wants_pause(const struct speaker *s, uint32_t conn);
@@ -260,7 +260,7 @@ struct local_route {
 /* A prefix that we announce ourselves; one for each source and prefix. It takes part in the
  * decision (before all learned ones, unless its local preference is lower) and never reaches
  * ops.route as a hop: where it wins, n_hops is 0. */
-void speaker_originate(struct speaker *s, const struct local_route *r, int64_t now);
+void speaker_originate(struct speaker *s, const struct local_route *l, int64_t now);
 /* False: there was none. */
 bool speaker_withdraw(struct speaker *s, const struct prefix *p, enum route_source source,
                       int64_t now);

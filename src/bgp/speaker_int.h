@@ -130,7 +130,7 @@ struct group_key {
     bool is_ibgp, is_confed, is_client, is_rs, as4, extended, addpath, v4_over_v6, has_llgr;
     bool remove_private, blocks_all;
     uint8_t addpath_max, next_hop, role;
-    uint32_t local_as, cluster_id, remote_as; /* remote_as: 0 unless it matters */
+    uint32_t local_as, cluster_id;
     struct ip46 self, self_link_local;
 };
 
@@ -151,6 +151,7 @@ struct group {
     struct group_key key;
     struct bgp_filter *filter;
     uint16_t id;
+    uint16_t sole; /* the only member since the group is there; 0: there are or were others */
     unsigned n_chans;
     uint32_t head, tail, n_outs, n_gone;
     struct cohort *first, *last;
@@ -172,7 +173,8 @@ struct speaker {
     struct nexthops *hops;
     struct rib rib[BGP_N_FAMILIES];
     struct pool routes, outs;
-    VEC(struct group *) groups; /* by id; NULL where free */
+    VEC(struct group *) groups;       /* by id; NULL where free */
+    unsigned n_picky[BGP_N_FAMILIES]; /* groups that look at more than the best path */
     uint32_t walk_at[BGP_N_FAMILIES];
     uint32_t decide_left[BGP_N_FAMILIES]; /* decisions to be taken anew */
     bool is_deferring, is_walking;
@@ -212,7 +214,7 @@ int64_t jitter(struct speaker *s, int64_t t);
 void tell(struct speaker *s, const struct speaker_event *e);
 
 /* session.c */
-struct conn *conn_of(const struct speaker *s, uint32_t id, struct peer **p);
+struct conn *conn_of(const struct speaker *s, uint32_t id, struct peer **out);
 void conn_push(struct speaker *s, struct peer *p, struct conn *c, struct chunk *take_chunk);
 void conn_push_buf(struct speaker *s, struct peer *p, struct conn *c, const struct buf *b);
 void conn_wake(struct speaker *s, struct conn *c);
@@ -308,11 +310,17 @@ bool route_is_usable(const struct speaker *s, const struct route *r);
 int route_compare(const struct speaker *s, const struct route *a, const struct route *b,
                   enum decide_step *step);
 void decide(struct speaker *s, enum bgp_family f, uint32_t node);
+/* r came newly, and becomes none that anybody is told of, nor changes who else does. */
+bool decide_needless(const struct speaker *s, enum bgp_family f, const struct rib_node *n,
+                     const struct route *r);
 uint32_t route_local_pref(const struct speaker *s, const struct route *r);
 
 /* export.c */
 void group_join(struct speaker *s, struct peer *p, enum bgp_family f);
 void group_leave(struct speaker *s, struct peer *p, enum bgp_family f);
+/* On a living session what decides over the group has changed: the peer is told what is other, and
+ * what it had and may not have any more is withdrawn. */
+void group_move(struct speaker *s, struct peer *p, enum bgp_family f);
 /* What the group is to have of a prefix. is_best_new: the best changed, or its attributes. */
 void group_update(struct speaker *s, struct group *g, uint32_t node, bool is_best_new);
 struct export_why {
@@ -331,6 +339,8 @@ void out_set(struct speaker *s, struct group *g, uint32_t node, uint32_t path_id
              uint32_t take_attr);
 void out_join(struct speaker *s, struct group *g, struct chan *c);
 void out_leave(struct speaker *s, struct chan *c);
+/* From its group to another, with graves there for what the other does not have. */
+void out_move(struct speaker *s, struct group *to, struct chan *c);
 void out_restart(struct speaker *s, struct chan *c); /* all is sent again */
 /* Frees at most max entries of a group without members; true: none are left. */
 bool out_free_some(struct speaker *s, struct group *g, unsigned max);

@@ -297,13 +297,13 @@ static const struct syncer_ops syncer_ops = {.on_item = on_item,
 
 static int start(struct calico *t, struct err *e) {
     int r = t->s ? 0 : open_store(t, e);
-    struct store_key resources = {STR(STORE_SPACE_RESOURCES), STR("")};
-    struct store_key addresses = {STR(STORE_SPACE_IPAM), STR("")};
     if (r == 0) {
-        r = syncer_start(t->s, t->loop, resources, &syncer_ops, t, &t->resources, e);
+        r = syncer_start(t->s, t->loop, (struct store_key){STR(STORE_SPACE_RESOURCES), STR("")},
+                         &syncer_ops, t, &t->resources, e);
     }
     if (r == 0) {
-        r = syncer_start(t->s, t->loop, addresses, &syncer_ops, t, &t->addresses, e);
+        r = syncer_start(t->s, t->loop, (struct store_key){STR(STORE_SPACE_IPAM), STR("")},
+                         &syncer_ops, t, &t->addresses, e);
     }
     return r;
 }

@@ -234,6 +234,9 @@ static void handle_else(struct parser *p) {
         static const char *const where[] = {[BLOCK_ROOT] = "",
                                             [BLOCK_DEFINE] = " in define clause",
                                             [BLOCK_BLOCK] = " in block clause"};
+        if (b->kind == BLOCK_BLOCK) {
+            p->at = p->at->outer; /* it is the tree around that complains, where it was left */
+        }
         (void)parse_fail(p, "unexpected {{else}}%s", where[b->kind]);
         return;
     }

@@ -123,11 +123,12 @@ static struct node *float_constant(struct parser *p, struct node *n) {
     }
     n->number.is_float = true;
     n->number.f = f;
-    if (f >= -0x1p63 && f < 0x1p63 && (double)(int64_t)f == f) {
+    const double two63 = 9223372036854775808.0;
+    if (f >= -two63 && f < two63 && (double)(int64_t)f == f) {
         n->number.is_int = true;
         n->number.i = (int64_t)f;
     }
-    if (f >= 0 && f < 0x1p64 && (double)(uint64_t)f == f) {
+    if (f >= 0 && f < 2 * two63 && (double)(uint64_t)f == f) {
         n->number.is_uint = true;
         n->number.u = (uint64_t)f;
     }

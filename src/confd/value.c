@@ -138,22 +138,28 @@ static void map_sort(struct vmap *map) {
     map->is_sorted = true;
 }
 
-void value_map_set(struct arena *a, struct value *v, struct value key, struct value val) {
-    struct vmap *map = v->map;
-    if (map->n == map->cap) {
-        size_t cap = map->cap ? map->cap * 2 : 4;
-        struct vmap_entry *p = arena_array(a, struct vmap_entry, cap);
-        if (map->n) {
-            memcpy(p, map->p, map->n * sizeof(*p));
+void value_map_reserve(struct arena *a, struct value *map, size_t n) {
+    struct vmap *m = map->map;
+    if (m->cap < n) {
+        struct vmap_entry *p = arena_array(a, struct vmap_entry, n);
+        if (m->n) {
+            memcpy(p, m->p, m->n * sizeof(*p));
         }
-        map->p = p;
-        map->cap = cap;
+        m->p = p;
+        m->cap = n;
     }
-    if (map->n && map->is_sorted) {
-        map->is_sorted = value_key_cmp(&map->p[map->n - 1].key, &key) < 0;
+}
+
+void value_map_set(struct arena *a, struct value *map, struct value key, struct value val) {
+    struct vmap *m = map->map;
+    if (m->n == m->cap) {
+        value_map_reserve(a, map, m->cap ? m->cap * 2 : 4);
+    }
+    if (m->n && m->is_sorted) {
+        m->is_sorted = value_key_cmp(&m->p[m->n - 1].key, &key) < 0;
     }
     key.is_iface = false;
-    map->p[map->n++] = (struct vmap_entry){key, val};
+    m->p[m->n++] = (struct vmap_entry){key, val};
 }
 
 void value_map_set_str(struct arena *a, struct value *map, struct str key, struct value val) {

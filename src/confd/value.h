@@ -155,6 +155,8 @@ struct value value_list_get(const struct value *list, size_t i);
 
 /* An empty map of a map type. */
 struct value value_map_new(struct arena *a, const struct vtype *type);
+/* Room for n keys: worth calling if their number is known. */
+void value_map_reserve(struct arena *a, struct value *map, size_t n);
 /* Sets a key; the last one set wins. The map must be from value_map_new. */
 void value_map_set(struct arena *a, struct value *map, struct value key, struct value val);
 void value_map_set_str(struct arena *a, struct value *map, struct str key, struct value val);

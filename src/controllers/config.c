@@ -23,10 +23,9 @@ static const char *const fields[CONTROLLER_N] = {
     [CONTROLLER_LOAD_BALANCER] = "loadBalancer",
 };
 
-const char *const config_env_names[] = {"LOG_LEVEL",         "RECONCILER_PERIOD",
-                                        "ENABLED_CONTROLLERS", "COMPACTION_PERIOD",
-                                        "HEALTH_ENABLED",    "SYNC_NODE_LABELS",
-                                        "AUTO_HOST_ENDPOINTS", NULL};
+const char *const config_env_names[] = {
+    "LOG_LEVEL",      "RECONCILER_PERIOD", "ENABLED_CONTROLLERS", "COMPACTION_PERIOD",
+    "HEALTH_ENABLED", "SYNC_NODE_LABELS",  "AUTO_HOST_ENDPOINTS", NULL};
 
 #define SECOND_NS 1000000000LL
 #define DEFAULT_PERIOD_NS (300 * SECOND_NS)
@@ -210,8 +209,8 @@ static int merge_periods(struct merging *m) {
         return bad_env(m, "RECONCILER_PERIOD", v, "a duration as 5m or 90s");
     }
     for (int c = 0; c < CONTROLLER_N; c++) {
-        const struct jnode *n = jnode_getc(in_controllers(m, (enum controller)c),
-                                           "reconcilerPeriod");
+        const struct jnode *n =
+            jnode_getc(in_controllers(m, (enum controller)c), "reconcilerPeriod");
         m->out->period_ns[c] = all_ns >= 0 ? all_ns : duration_or(n, DEFAULT_PERIOD_NS);
     }
     return 0;
@@ -243,8 +242,7 @@ static int merge_health(struct merging *m) {
     if (v.p && parse_bool(v, &m->out->is_health_enabled) < 0) {
         return bad_env(m, "HEALTH_ENABLED", v, "true or false");
     }
-    jnode_set(m->a, m->running, STR("healthChecks"),
-              enabled_node(m->out->is_health_enabled, m->a));
+    jnode_set(m->a, m->running, STR("healthChecks"), enabled_node(m->out->is_health_enabled, m->a));
     return 0;
 }
 
@@ -263,8 +261,7 @@ static int merge_compaction(struct merging *m) {
 static int merge_node(struct merging *m, bool is_kubernetes) {
     const struct jnode *n = in_controllers(m, CONTROLLER_NODE);
     struct run_config *o = m->out;
-    o->sync_labels =
-        !is_kubernetes && !str_is(jnode_str(jnode_getc(n, "syncLabels")), "Disabled");
+    o->sync_labels = !is_kubernetes && !str_is(jnode_str(jnode_getc(n, "syncLabels")), "Disabled");
     struct str v = is_kubernetes ? STR_NULL : from_env(m, "SYNC_NODE_LABELS");
     if (v.p && parse_bool(v, &o->sync_labels) < 0) {
         return bad_env(m, "SYNC_NODE_LABELS", v, "true or false");
@@ -321,8 +318,7 @@ static struct jnode *running_controllers(const struct merging *m) {
                                               ? STR("AllServices")
                                               : STR("RequestedServicesOnly")));
         } else {
-            jnode_set(m->a, n, STR("reconcilerPeriod"),
-                      duration_node(m->out->period_ns[c], m->a));
+            jnode_set(m->a, n, STR("reconcilerPeriod"), duration_node(m->out->period_ns[c], m->a));
         }
         jnode_set(m->a, all, str_c(fields[c]), n);
     }
@@ -332,8 +328,7 @@ static struct jnode *running_controllers(const struct merging *m) {
 int config_merge(const struct jnode *spec, config_env env, void *env_arg, bool is_kubernetes,
                  struct arena *a, struct run_config *out, struct jnode **status, struct err *e) {
     *out = (struct run_config){.metrics_port = DEFAULT_METRICS_PORT};
-    struct merging m = {
-        spec, env, env_arg, a, out, jnode_new(a, J_MAP), jnode_new(a, J_MAP), e};
+    struct merging m = {spec, env, env_arg, a, out, jnode_new(a, J_MAP), jnode_new(a, J_MAP), e};
     int r = merge_log_level(&m);
     r = r == 0 ? merge_enabled(&m) : r;
     r = r == 0 ? merge_health(&m) : r;

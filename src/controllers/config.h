@@ -35,9 +35,9 @@ typedef const char *(*config_env)(void *arg, const char *name);
 /* Names of the environment that count; ends with NULL. */
 extern const char *const config_env_names[];
 
-/* spec of the object, NULL: none is there yet. is_kubernetes: the store is the Kubernetes API. A bad
- * value of the environment is an error that names it and what is allowed; one of the object counts
- * as its default. *status: what the object's status should be, in the arena. */
+/* spec of the object, NULL: none is there yet. is_kubernetes: the store is the Kubernetes API. A
+ * bad value of the environment is an error that names it and what is allowed; one of the object
+ * counts as its default. *status: what the object's status should be, in the arena. */
 MG_NODISCARD int config_merge(const struct jnode *spec, config_env env, void *env_arg,
                               bool is_kubernetes, struct arena *a, struct run_config *out,
                               struct jnode **status, struct err *e);

@@ -14,9 +14,9 @@
 #define CONVERT_CONTROLLERS "calico-kube-controllers"
 #define CONVERT_KUBE_LABELS "projectcalico.org/kube-labels"
 
-/* spec of the NetworkPolicy knp.default.NAME. A rule or peer that can't be converted is left out, so
- * that it allows nothing; problem->code then says why (of the first). NULL: not even whom the policy
- * is for can be said. */
+/* spec of the NetworkPolicy knp.default.NAME. A rule or peer that can't be converted is left out,
+ * so that it allows nothing; problem->code then says why (of the first). NULL: not even whom the
+ * policy is for can be said. */
 struct jnode *convert_policy(struct jnode *policy, struct arena *a, struct err *problem);
 /* spec of the Profile kns.NAME, ksa.NAMESPACE.NAME. */
 struct jnode *convert_namespace(const struct jnode *ns, struct arena *a);
@@ -38,6 +38,9 @@ struct str convert_k8s_node_name(const struct jnode *node);
 static inline bool convert_same(const struct jnode *a, const struct jnode *b) {
     return a && b ? jnode_eq(a, b) : a == b;
 }
+/* Where a Calico Node's document tells of addresses of its own: paths; ends with NULL. */
+extern const char *const convert_node_ips[];
+
 /* Hash of a tree's meaning: the order of map members doesn't count. */
 uint64_t convert_hash(const struct jnode *n);
 

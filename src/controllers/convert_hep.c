@@ -37,6 +37,17 @@ struct str convert_hep_name(struct str node, struct arena *a) {
 
 /* ---- addresses ---- */
 
+const char *const convert_node_ips[] = {
+    "spec.bgp.ipv4Address",
+    "spec.bgp.ipv6Address",
+    "spec.bgp.ipv4IPIPTunnelAddr",
+    "spec.ipv4VXLANTunnelAddr",
+    "spec.ipv6VXLANTunnelAddr",
+    "spec.wireguard.interfaceIPv4Address",
+    "spec.wireguard.interfaceIPv6Address",
+    NULL,
+};
+
 typedef VEC(struct str) ip_vec;
 
 static void add_ip(ip_vec *v, struct str text, struct arena *a) {
@@ -56,14 +67,8 @@ static void add_ip(ip_vec *v, struct str text, struct arena *a) {
 
 /* All addresses that the node's object tells of. */
 static void node_ips(const struct jnode *node, ip_vec *v, struct arena *a) {
-    static const char *const paths[] = {
-        "spec.bgp.ipv4Address",           "spec.bgp.ipv6Address",
-        "spec.bgp.ipv4IPIPTunnelAddr",    "spec.ipv4VXLANTunnelAddr",
-        "spec.ipv6VXLANTunnelAddr",       "spec.wireguard.interfaceIPv4Address",
-        "spec.wireguard.interfaceIPv6Address",
-    };
-    for (size_t i = 0; i < ARRAY_LEN(paths); i++) {
-        add_ip(v, jnode_str(jnode_path(node, paths[i])), a);
+    for (const char *const *p = convert_node_ips; *p; p++) {
+        add_ip(v, jnode_str(jnode_path(node, *p)), a);
     }
     const struct jnode *addresses = jnode_path(node, "spec.addresses");
     jnode_each (x, addresses) {

@@ -60,8 +60,7 @@ static struct jnode *allow_all(struct arena *a) {
     return list;
 }
 
-static struct jnode *labels_to_apply(const struct jnode *doc, const char *prefix,
-                                     struct arena *a) {
+static struct jnode *labels_to_apply(const struct jnode *doc, const char *prefix, struct arena *a) {
     pair_vec v = {0};
     add_pairs(&v, prefix, jnode_path(doc, "metadata.labels"), a);
     struct str name = jnode_str(jnode_path(doc, "metadata.name"));
@@ -172,9 +171,8 @@ bool convert_node_labels(struct jnode *node, const struct jnode *k8s_node, struc
     json_write(&text, pairs_node(&kube, a), 0);
     struct jnode *labels = pairs_node(&v, a), *meta = member(node, "metadata", a);
     struct jnode *notes = jnode_getc(meta, "annotations");
-    bool is_same =
-        (has ? jnode_eq(has, labels) : labels->n == 0) &&
-        str_eq(jnode_str(jnode_getc(notes, CONVERT_KUBE_LABELS)), buf_view(&text));
+    bool is_same = (has ? jnode_eq(has, labels) : labels->n == 0) &&
+                   str_eq(jnode_str(jnode_getc(notes, CONVERT_KUBE_LABELS)), buf_view(&text));
     if (is_same || text.overflow) {
         return false;
     }

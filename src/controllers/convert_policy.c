@@ -199,10 +199,9 @@ static struct jnode *port_node(const struct range *p, struct arena *a) {
     if (p->name.p) {
         return jnode_new_str(a, p->name);
     }
-    return p->min == p->max
-               ? jnode_new_int(a, p->min)
-               : jnode_new_str(
-                     a, arena_printf(a, "%lld:%lld", (long long)p->min, (long long)p->max));
+    return p->min == p->max ? jnode_new_int(a, p->min)
+                            : jnode_new_str(a, arena_printf(a, "%lld:%lld", (long long)p->min,
+                                                            (long long)p->max));
 }
 
 /* ---- peers and rules ---- */

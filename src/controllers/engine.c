@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 
+#define IPAM_BLOCKS "/ipam/v2/assignment/"
 enum { COLLECT_TICK_MS = 1000, STATUS_TICK_MS = 10000 };
 
 /* ---- the pump ---- */
@@ -133,8 +134,7 @@ static void release_handle(void *arg, struct str handle) {
 static void release_block(void *arg, struct str node, const struct prefix *cidr) {
     struct arena a = {.first_bytes = 512};
     char text[IP_TEXT_MAX];
-    engine_ask(arg, JOB_BLOCK,
-               arena_printf(&a, "%.*s %s", STR_FMT(node), prefix_text(cidr, text)));
+    engine_ask(arg, JOB_BLOCK, arena_printf(&a, "%.*s %s", STR_FMT(node), prefix_text(cidr, text)));
     arena_fini(&a);
 }
 static void release_node(void *arg, struct str node) {
@@ -223,7 +223,7 @@ static void serve(struct engine *x) {
     health_free(x->http);
     x->http = NULL;
     x->http_port = port;
-    struct err e;
+    struct err e = {.code = 0};
     unsigned pages = HEALTH_METRICS | (x->config.is_health_enabled ? HEALTH_PROBES : 0U);
     if (port && health_new(x->loop, STR(""), port, pages, &ops, x, &x->http, &e) < 0) {
         LOG_E("controllers", "metrics_not_served", "error=%s", log_quote(str_c(e.msg)));
@@ -265,8 +265,7 @@ int engine_configure(struct engine *x, const struct jnode *spec, struct err *e) 
     struct run_config c;
     struct jnode *status;
     spec = spec ? spec : config_default_spec(&a);
-    int r =
-        config_merge(spec, x->o.env, x->o.env_arg, x->o.is_kubernetes, &a, &c, &status, e);
+    int r = config_merge(spec, x->o.env, x->o.env_arg, x->o.is_kubernetes, &a, &c, &status, e);
     if (r < 0) {
         arena_fini(&a);
         return r;
@@ -301,7 +300,7 @@ static void on_item(void *arg, const struct store_item *it) {
 static void on_in_sync(void *arg) {
     struct feed_state *f = arg;
     struct engine *x = f->x;
-    struct err e;
+    struct err e = {.code = 0};
     f->is_in_sync = true;
     if (f->id == FEED_TARGET && !x->has_config) {
         if (x->config_status == NULL && engine_configure(x, NULL, &e) < 0) {
@@ -323,12 +322,13 @@ static void on_connected(void *arg, bool is_connected, const char *why) {
 }
 
 static int start_feed(struct engine *x, enum feed id, struct store *s, const char *space,
-                      struct err *e) {
+                      const char *key, struct err *e) {
     static const struct syncer_ops ops = {on_item, on_in_sync, on_batch_end, on_connected};
     struct feed_state *f = &x->feeds[id];
     f->x = x;
     f->id = id;
-    return syncer_start(s, x->loop, str_c(space), &ops, f, &f->syncer, e);
+    return syncer_start(s, x->loop, (struct store_key){str_c(space), str_c(key)}, &ops, f,
+                        &f->syncer, e);
 }
 
 /* ---- life ---- */
@@ -342,8 +342,7 @@ static int check_environment(struct engine *x, struct err *e) {
     return r;
 }
 
-int engine_new(struct loop *l, const struct engine_options *o, struct engine **out,
-               struct err *e) {
+int engine_new(struct loop *l, const struct engine_options *o, struct engine **out, struct err *e) {
     struct engine *x = calloc(1, sizeof(*x));
     mg_assert(x != NULL);
     x->loop = l;
@@ -366,13 +365,13 @@ int engine_new(struct loop *l, const struct engine_options *o, struct engine **o
         x->leader = leader_new(l, o->stores.election, str_c(x->identity), on_leader, x);
         loop_timer_start(x->collect, COLLECT_TICK_MS, COLLECT_TICK_MS);
         loop_timer_start(x->status, 0, STATUS_TICK_MS);
-        r = start_feed(x, FEED_TARGET, o->stores.target, STORE_SPACE_RESOURCES, e);
+        r = start_feed(x, FEED_TARGET, o->stores.target, STORE_SPACE_RESOURCES, "", e);
     }
     if (r == 0) {
-        r = start_feed(x, FEED_IPAM, o->stores.target, STORE_SPACE_IPAM, e);
+        r = start_feed(x, FEED_IPAM, o->stores.target, STORE_SPACE_IPAM, IPAM_BLOCKS, e);
     }
     if (r == 0 && x->is_two) {
-        r = start_feed(x, FEED_SOURCE, o->stores.source, STORE_SPACE_RESOURCES, e);
+        r = start_feed(x, FEED_SOURCE, o->stores.source, STORE_SPACE_RESOURCES, "", e);
     }
     if (r < 0) {
         engine_free(x);

@@ -1,5 +1,5 @@
-/* The controllers at work: what two stores tell becomes facts, differences become keys of the queue,
- * keys become work on a worker. One loop; nothing on it waits for a store. */
+/* The controllers at work: what two stores tell becomes facts, differences become keys of the
+ * queue, keys become work on a worker. One loop; nothing on it waits for a store. */
 #pragma once
 
 #include "controllers/config.h"
@@ -18,9 +18,9 @@ struct engine_options {
     struct engine_stores stores; /* must outlive the engine */
     config_env env;
     void *env_arg;
-    struct str identity;     /* who we are in an election */
-    bool is_kubernetes;      /* the target is the Kubernetes API */
-    bool is_embedded;        /* the target is one host's own store: its agent has the host endpoint */
+    struct str identity; /* who we are in an election */
+    bool is_kubernetes;  /* the target is the Kubernetes API */
+    bool is_embedded;    /* the target is one host's own store: its agent has the host endpoint */
     const char *status_path; /* a file that tells of health, as Calico's; NULL: none */
     bool has_http;           /* serve metrics and probes */
 };

@@ -1,5 +1,5 @@
-/* Items become facts; facts that differ from what should be become keys of the queue. Before all is in
- * sync, and while another controller works, facts are kept and nothing is asked for. */
+/* Items become facts; facts that differ from what should be become keys of the queue. Before all is
+ * in sync, and while another controller works, facts are kept and nothing is asked for. */
 #include "controllers/engine_int.h"
 
 #include "base/log.h"
@@ -163,7 +163,7 @@ static void see_mirrored(struct engine *x, enum mirror_id id, bool is_source, st
 }
 
 static void see_config(struct engine *x, struct str name, const struct jnode *doc) {
-    struct err e;
+    struct err e = {.code = 0};
     if (!str_is(name, "default")) {
         return;
     }
@@ -318,7 +318,7 @@ void engine_see(struct engine *x, enum feed feed, const struct store_item *it) {
     }
     struct arena a = {0};
     struct jnode *doc = NULL;
-    struct err e;
+    struct err e = {.code = 0};
     if (it->value.p && json_parse(it->value, &json_limits_default, &a, &doc, &e) < 0) {
         /* What it was counts on: an object that can't be read is no reason to delete anything. */
         if (log_allow(&x->limit, 5, 60)) {

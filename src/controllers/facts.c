@@ -35,8 +35,8 @@ struct rec {
 
 struct facts {
     struct rectab pods, endpoints, nodes, k8s_nodes, heps, services;
-    struct rectab by_pod;   /* "NS/POD": an empty record whose next are its endpoints */
-    struct iptab users;     /* pods, nodes, services */
+    struct rectab by_pod;      /* "NS/POD": an empty record whose next are its endpoints */
+    struct iptab users;        /* pods, nodes, services */
     struct iptab endpoints_of; /* endpoints */
 };
 
@@ -178,8 +178,7 @@ static void add_ip(struct ip_list *l, struct str text) {
 
 size_t facts_pod_ips(const struct jnode *pod, struct ip46 *out, size_t max) {
     static const char *const notes[] = {"cni.projectcalico.org/podIPs",
-                                        "cni.projectcalico.org/podIP",
-                                        "vpc.amazonaws.com/pod-ips"};
+                                        "cni.projectcalico.org/podIP", "vpc.amazonaws.com/pod-ips"};
     struct ip_list l = {out, 0, max};
     const struct jnode *ips = jnode_path(pod, "status.podIPs");
     const struct jnode *annotations = jnode_path(pod, "metadata.annotations");
@@ -222,7 +221,8 @@ void facts_pod(struct facts *f, struct str ns, struct str name, const struct jno
         struct str node = jnode_str(jnode_path(doc, "spec.nodeName"));
         r = rec_new(key);
         r->a = keep(node.p ? node : STR(""));
-        keep_ips(r, ips, facts_pod_ips(doc, ips, IPS_MAX));
+        size_t n_ips = facts_pod_ips(doc, ips, IPS_MAX);
+        keep_ips(r, ips, n_ips);
         r->shape = shape_of_pod(doc);
     }
     replace(&f->pods, &f->users, key, r);
@@ -286,18 +286,12 @@ void facts_endpoint(struct facts *f, struct str key, struct str ns, const struct
 }
 
 void facts_node(struct facts *f, struct str name, const struct jnode *doc) {
-    static const char *const paths[] = {
-        "spec.bgp.ipv4Address",         "spec.bgp.ipv6Address",
-        "spec.bgp.ipv4IPIPTunnelAddr",  "spec.ipv4VXLANTunnelAddr",
-        "spec.ipv6VXLANTunnelAddr",     "spec.wireguard.interfaceIPv4Address",
-        "spec.wireguard.interfaceIPv6Address",
-    };
     struct rec *r = NULL;
     if (doc) {
         struct ip46 ips[IPS_MAX];
         struct ip_list l = {ips, 0, IPS_MAX};
-        for (size_t i = 0; i < ARRAY_LEN(paths); i++) {
-            add_ip(&l, jnode_str(jnode_path(doc, paths[i])));
+        for (const char *const *p = convert_node_ips; *p; p++) {
+            add_ip(&l, jnode_str(jnode_path(doc, *p)));
         }
         const struct jnode *addresses = jnode_path(doc, "spec.addresses");
         jnode_each (x, addresses) {
@@ -384,8 +378,8 @@ bool facts_node_exists(const struct facts *f, struct str node, struct str *k8s_n
 }
 
 static struct fact_endpoint endpoint_of(const struct rec *r) {
-    return (struct fact_endpoint){keytext_view(&r->key), r->a, r->b, r->c, r->flag, r->n_ips, r->ips,
-                                  r->shape};
+    return (struct fact_endpoint){
+        keytext_view(&r->key), r->a, r->b, r->c, r->flag, r->n_ips, r->ips, r->shape};
 }
 
 bool facts_endpoint_is_left(const struct facts *f, const struct fact_endpoint *x) {

@@ -1,6 +1,6 @@
 /* What the loop knows of the cluster: pods, endpoints and nodes with their addresses, and which
- * automatic host endpoints and services of type LoadBalancer there are. Small records, no documents:
- * whoever acts on one reads the object itself again. */
+ * automatic host endpoints and services of type LoadBalancer there are. Small records, no
+ * documents: whoever acts on one reads the object itself again. */
 #pragma once
 
 #include "base/ip.h"
@@ -22,7 +22,7 @@ struct fact_endpoint {
     const struct ip46 *ips;
     uint64_t shape;
 };
-struct fact_node { /* Calico's */
+struct fact_node {             /* Calico's */
     struct str name, k8s_name; /* k8s_name.p NULL: of another orchestrator */
 };
 

@@ -84,7 +84,7 @@ void gc_item(struct gc *g, struct str key, struct str value) {
     struct block_rec **found = blocktab_get(&g->blocks, keytext_of(&a, key));
     struct block_rec *old = found ? *found : NULL, *r = NULL;
     struct block *b = NULL;
-    struct err e;
+    struct err e = {.code = 0};
     if (value.p && block_parse(value, &a, &b, &e) < 0) {
         LOG_W("controllers", "block_unreadable", "key=%s error=%s", log_quote(key),
               log_quote(str_c(e.msg)));
@@ -350,7 +350,8 @@ static void release_nodes(struct passing *p, const struct gc_ops *ops, void *arg
 }
 
 static int block_cmp(const void *x, const void *y) {
-    return prefix_cmp(&(*(struct block_rec *const *)x)->cidr, &(*(struct block_rec *const *)y)->cidr);
+    return prefix_cmp(&(*(struct block_rec *const *)x)->cidr,
+                      &(*(struct block_rec *const *)y)->cidr);
 }
 
 /* Empty for the whole grace, and not the node's last. */

@@ -1,12 +1,12 @@
-/* Which addresses, blocks and nodes' shares nobody needs any more. It is told of every block and asks
- * facts.h; it decides, others do it.
+/* Which addresses, blocks and nodes' shares nobody needs any more. It is told of every block and
+ * asks facts.h; it decides, others do it.
  *
- * An address of a pod is given up on two proofs together: the pod is gone (or is on another node, or
- * has other addresses), and nobody else uses the address (facts_ip_in_use). Both must hold in two
- * passes at least and for the whole grace; if the node is gone too, a short while is enough. A pod
- * that exists keeps every address that it tells of. All addresses of a handle go together, or none.
- * Addresses of tunnels go with their node, when nothing else of the node is left. What says nothing of
- * its owner, and what Windows or a virtual machine holds, is never given up. */
+ * An address of a pod is given up on two proofs together: the pod is gone (or is on another node,
+ * or has other addresses), and nobody else uses the address (facts_ip_in_use). Both must hold in
+ * two passes at least and for the whole grace; if the node is gone too, a short while is enough. A
+ * pod that exists keeps every address that it tells of. All addresses of a handle go together, or
+ * none. Addresses of tunnels go with their node, when nothing else of the node is left. What says
+ * nothing of its owner, and what Windows or a virtual machine holds, is never given up. */
 #pragma once
 
 #include "controllers/facts.h"
@@ -19,8 +19,8 @@ struct gc;
 struct gc *gc_new(void);
 void gc_free(struct gc *g); /* accepts NULL */
 
-/* An item of the IPAM space; only blocks count. value STR_NULL: deleted. One that can't be read stays
- * known as it was last. */
+/* An item of the IPAM space; only blocks count. value STR_NULL: deleted. One that can't be read
+ * stays known as it was last. */
 void gc_item(struct gc *g, struct str key, struct str value);
 /* A pool, for metrics; cidr NULL: gone. */
 void gc_pool(struct gc *g, struct str name, const struct prefix *cidr);
@@ -30,8 +30,8 @@ struct gc_ops {
     void (*release_block)(void *arg, struct str node, const struct prefix *cidr);
     void (*release_node)(void *arg, struct str node);
 };
-/* One pass over everything. grace_ns 0: only what gone nodes have is given up. True: look again after
- * GC_NODE_GONE_NS. */
+/* One pass over everything. grace_ns 0: only what gone nodes have is given up. True: look again
+ * after GC_NODE_GONE_NS. */
 bool gc_pass(struct gc *g, const struct facts *f, int64_t now_ns, int64_t grace_ns,
              const struct gc_ops *ops, void *arg);
 

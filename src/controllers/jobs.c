@@ -80,8 +80,7 @@ static int endpoints_use(struct job *j, struct store *target, bool *is_used) {
         if (j->allocs[i].pod.n && (i == 0 || !str_eq(j->allocs[i].ns, j->allocs[i - 1].ns))) {
             struct store_key prefix = {
                 STR(STORE_SPACE_RESOURCES),
-                arena_printf(&j->a, "%s/%.*s/",
-                             kind_store_name(&model_kinds[K_WORKLOAD_ENDPOINT]),
+                arena_printf(&j->a, "%s/%.*s/", kind_store_name(&model_kinds[K_WORKLOAD_ENDPOINT]),
                              STR_FMT(j->allocs[i].ns))};
             r = store_list(target, prefix, NULL, look_at_endpoint, &l, &j->e);
         }
@@ -123,8 +122,8 @@ static int delete_endpoints(struct job *j, struct store *source, struct store *t
     return r;
 }
 
-/* All addresses of a handle, or none. Endpoints of gone pods on gone nodes go first: an address that
- * is given to somebody else must have no other endpoint any more. */
+/* All addresses of a handle, or none. Endpoints of gone pods on gone nodes go first: an address
+ * that is given to somebody else must have no other endpoint any more. */
 static int release(struct job *j, struct store *source, struct store *target) {
     VEC(struct ipam_exact) v = {0};
     bool is_held = false;

@@ -1,5 +1,5 @@
-/* Work of the queue, done: what a key says, with the stores. Runs on a worker when a store is behind a
- * network, so it owns all that it uses. */
+/* Work of the queue, done: what a key says, with the stores. Runs on a worker when a store is
+ * behind a network, so it owns all that it uses. */
 #pragma once
 
 #include "controllers/gc.h"
@@ -23,7 +23,7 @@ struct job {
     struct str key;
     /* what the loop adds when the job starts */
     bool has_labels, assigns_all, is_own_pods; /* pods' endpoints are the pods themselves */
-    struct str node; /* of JOB_GONE: its name in Kubernetes */
+    struct str node;                           /* of JOB_GONE: its name in Kubernetes */
     const struct jnode *auto_hep, *status;
     struct str *held; /* handles of a Service */
     size_t n_held;

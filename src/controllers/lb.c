@@ -73,7 +73,8 @@ static int read_ips(const struct jnode *notes, struct arena *a, struct lb_wish *
     for (size_t i = 0; i < l.n && r == 0; i++) {
         struct ip46 ip;
         if (ip_parse(l.p[i], &ip) < 0) {
-            r = err_set(e, ERR_INVALID, "annotation " NOTE_IPS ": found %.*s, allowed are addresses",
+            r = err_set(e, ERR_INVALID,
+                        "annotation " NOTE_IPS ": found %.*s, allowed are addresses",
                         STR_FMT(l.p[i]));
         } else if (w->n_ips == 2 || (w->n_ips == 1 && w->ips[0].family == ip.family)) {
             r = err_set(e, ERR_INVALID,

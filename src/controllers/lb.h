@@ -11,10 +11,10 @@
 struct lb_wish {
     bool is_managed; /* its addresses are ours to give */
     struct ip46 ips[2];
-    size_t n_ips;                 /* of projectcalico.org/loadBalancerIPs */
-    bool has_pools;               /* of projectcalico.org/ipv4pools, ipv6pools */
-    struct str_list pools[2];     /* IPv4, IPv6: names or CIDRs */
-    bool wants[2];                /* a family */
+    size_t n_ips;             /* of projectcalico.org/loadBalancerIPs */
+    bool has_pools;           /* of projectcalico.org/ipv4pools, ipv6pools */
+    struct str_list pools[2]; /* IPv4, IPv6: names or CIDRs */
+    bool wants[2];            /* a family */
 };
 /* ERR_INVALID names the annotation and what is wrong with it; is_managed is set even then. */
 MG_NODISCARD int lb_read(const struct jnode *service, bool assigns_all, struct arena *a,

@@ -127,7 +127,7 @@ static void on_signal(void *arg, int signum) {
 static int run(const struct options *o) {
     struct opened x = {{NULL, NULL, NULL, NULL, NULL}};
     struct engine_options eo = {.env = real_env, .has_http = true};
-    struct err e;
+    struct err e = {.code = 0};
     char host[256] = "controllers", uid[UUID_TEXT], identity[512];
     (void)gethostname(host, sizeof(host) - 1);
     uuid_v4(uid);
@@ -155,12 +155,13 @@ static int run(const struct options *o) {
 }
 
 int controllers_main(int argc, char **argv) {
+    enum { STATE_DIR, RUN_DIR, DATASTORE, SOURCE, STATUS_FILE };
     static const struct option longs[] = {
-        {"state-dir", required_argument, NULL, 's'},
-        {"run-dir", required_argument, NULL, 'r'},
-        {"datastore", required_argument, NULL, 'd'},
-        {"source", required_argument, NULL, 'k'},
-        {"status-file", required_argument, NULL, 'f'},
+        [STATE_DIR] = {"state-dir", required_argument, NULL, 0},
+        [RUN_DIR] = {"run-dir", required_argument, NULL, 0},
+        [DATASTORE] = {"datastore", required_argument, NULL, 0},
+        [SOURCE] = {"source", required_argument, NULL, 0},
+        [STATUS_FILE] = {"status-file", required_argument, NULL, 0},
         {NULL, 0, NULL, 0},
     };
     struct stat st;
@@ -168,31 +169,21 @@ int controllers_main(int argc, char **argv) {
                         .run_dir = env_or("MARGAY_RUN_DIR", NULL),
                         .datastore = store_url_from_env(),
                         .source = env_or("MARGAY_SOURCE", NULL)};
+    const char **const places[] = {[STATE_DIR] = &o.state_dir,
+                                   [RUN_DIR] = &o.run_dir,
+                                   [DATASTORE] = &o.datastore,
+                                   [SOURCE] = &o.source,
+                                   [STATUS_FILE] = &o.status_file};
     if (stat("/status", &st) == 0 && S_ISDIR(st.st_mode)) {
         o.status_file = "/status/status.json"; /* where Calico's image has it */
     }
     optind = 1;
-    for (int c; (c = getopt_long(argc, argv, "", longs, NULL)) != -1;) {
-        switch (c) {
-        case 's':
-            o.state_dir = optarg;
-            break;
-        case 'r':
-            o.run_dir = optarg;
-            break;
-        case 'd':
-            o.datastore = optarg;
-            break;
-        case 'k':
-            o.source = optarg;
-            break;
-        case 'f':
-            o.status_file = optarg;
-            break;
-        default:
+    for (int i = 0, c; (c = getopt_long(argc, argv, "", longs, &i)) != -1;) {
+        if (c != 0) {
             fputs("See: margay controllers --help\n", stderr);
             return 2;
         }
+        *places[i] = optarg;
     }
     if (optind < argc) {
         fprintf(stderr, "margay controllers: found argument \"%s\", expected none\n", argv[optind]);

@@ -113,7 +113,8 @@ void mirror_table_free(struct mirror_table *m) {
     free(m);
 }
 
-static struct pair *pair_of(struct mirror_table *m, enum mirror_id id, struct str key, struct arena *a) {
+static struct pair *pair_of(struct mirror_table *m, enum mirror_id id, struct str key,
+                            struct arena *a) {
     struct pair **found = pairtab_get(&m->tab, keytext_of(a, key));
     if (found) {
         return *found;
@@ -141,8 +142,8 @@ static uint64_t spec_hash(const struct jnode *spec) {
     return h ? h : 1;
 }
 
-struct str mirror_saw_source(struct mirror_table *m, enum mirror_id id, struct str ns, struct str name,
-                             struct jnode *doc, struct arena *a) {
+struct str mirror_saw_source(struct mirror_table *m, enum mirror_id id, struct str ns,
+                             struct str name, struct jnode *doc, struct arena *a) {
     struct str target = mirror_name(id, ns, name, a);
     enum kind_id to = mirror_defs[id].to;
     struct str key =
@@ -163,8 +164,8 @@ struct str mirror_saw_source(struct mirror_table *m, enum mirror_id id, struct s
     return judge(m, p, key);
 }
 
-struct str mirror_saw_target(struct mirror_table *m, enum mirror_id id, struct str ns, struct str name,
-                             const struct jnode *doc, struct arena *a) {
+struct str mirror_saw_target(struct mirror_table *m, enum mirror_id id, struct str ns,
+                             struct str name, const struct jnode *doc, struct arena *a) {
     struct str source_ns = ns, source_name = name;
     if (!mirror_source(id, &source_ns, &source_name)) {
         return STR_NULL;

@@ -68,10 +68,10 @@ int node_sync(struct store *source, struct store *target, struct str name, bool 
 
 /* ---- host endpoints ---- */
 
-static const struct hep_wanted *find(hep_list l, struct str name) {
-    for (size_t i = 0; i < l.n; i++) {
-        if (str_eq(l.p[i].name, name)) {
-            return &l.p[i];
+static const struct hep_wanted *find(const hep_list *l, struct str name) {
+    for (size_t i = 0; i < l->n; i++) {
+        if (str_eq(l->p[i].name, name)) {
+            return &l->p[i];
         }
     }
     return NULL;
@@ -80,7 +80,8 @@ static const struct hep_wanted *find(hep_list l, struct str name) {
 static bool is_as_wanted(const struct jnode *doc, const struct hep_wanted *w) {
     return convert_same(jnode_getc(doc, "spec"), w->spec) &&
            convert_same(jnode_path(doc, "metadata.labels"), w->labels) &&
-           (!w->annotations || convert_same(jnode_path(doc, "metadata.annotations"), w->annotations));
+           (!w->annotations ||
+            convert_same(jnode_path(doc, "metadata.annotations"), w->annotations));
 }
 
 static int hep_once(struct store *target, struct str name, struct str node_name,
@@ -98,7 +99,7 @@ static int hep_once(struct store *target, struct str name, struct str node_name,
     if (node.doc) {
         wanted = convert_heps(node.doc, config, a);
     }
-    const struct hep_wanted *w = find(wanted, name);
+    const struct hep_wanted *w = find(&wanted, name);
     if (!w) {
         return hep.doc ? stored_delete(target, K_HOST_ENDPOINT, STR(""), name, hep.revision, e) : 0;
     }

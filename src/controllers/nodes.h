@@ -9,8 +9,8 @@
  * nothing: its endpoint is the CNI plugin's to delete. */
 MG_NODISCARD int endpoint_sync(struct store *source, struct store *target, struct str key,
                                struct err *e);
-/* Labels of the Kubernetes Node into Calico's, if asked; Calico's Node is deleted when the Kubernetes
- * Node that it stands for is gone. Nodes of other orchestrators are left alone. */
+/* Labels of the Kubernetes Node into Calico's, if asked; Calico's Node is deleted when the
+ * Kubernetes Node that it stands for is gone. Nodes of other orchestrators are left alone. */
 MG_NODISCARD int node_sync(struct store *source, struct store *target, struct str name,
                            bool has_labels, struct err *e);
 /* The automatic host endpoint of this name, as its node and config ask for; node: its node, by what

@@ -33,11 +33,13 @@ int stored_put(struct store *s, enum kind_id kind, struct str ns, struct str nam
     struct arena a = {0};
     MG_CLEANUP(buf_fini) struct buf b = BUF_INIT(STORE_VALUE_MAX);
     json_write(&b, doc, 0);
-    int r = b.overflow ? err_set(e, ERR_TOO_BIG, "more than %u bytes", STORE_VALUE_MAX)
-                       : store_put(s, stored_key(kind, ns, name, &a), buf_view(&b), expect, NULL, e);
+    int r = b.overflow
+                ? err_set(e, ERR_TOO_BIG, "more than %u bytes", STORE_VALUE_MAX)
+                : store_put(s, stored_key(kind, ns, name, &a), buf_view(&b), expect, NULL, e);
     arena_fini(&a);
-    return r < 0 ? err_wrap(e, r, "%s %.*s/%.*s", model_kinds[kind].kind, STR_FMT(ns), STR_FMT(name))
-                 : 0;
+    return r < 0
+               ? err_wrap(e, r, "%s %.*s/%.*s", model_kinds[kind].kind, STR_FMT(ns), STR_FMT(name))
+               : 0;
 }
 
 int stored_delete(struct store *s, enum kind_id kind, struct str ns, struct str name,

@@ -19,5 +19,6 @@ MG_NODISCARD int stored_put(struct store *s, enum kind_id kind, struct str ns, s
 /* Deletes what was read; 0 also when somebody else has deleted it. */
 MG_NODISCARD int stored_delete(struct store *s, enum kind_id kind, struct str ns, struct str name,
                                uint64_t expect, struct err *e);
-/* A new document of the kind with a uid and a time; metadata may be added to, spec is the caller's. */
+/* A new document of the kind with a uid and a time; metadata may be added to, spec is the caller's.
+ */
 struct jnode *stored_new(enum kind_id kind, struct str ns, struct str name, struct arena *a);

@@ -1,6 +1,6 @@
-/* Work that waits: each key is there once however often it is asked for, one that failed comes again
- * after a pause that doubles, and retries together are limited, so that a store in trouble is not
- * asked harder than one that is well. Pure: time is told by the caller. */
+/* Work that waits: each key is there once however often it is asked for, one that failed comes
+ * again after a pause that doubles, and retries together are limited, so that a store in trouble is
+ * not asked harder than one that is well. Pure: time is told by the caller. */
 #pragma once
 
 #include "base/str.h"
@@ -21,8 +21,9 @@ void queue_free(struct queue *q); /* accepts NULL */
 void queue_add(struct queue *q, struct str key);
 /* Not before the given time, unless somebody asks for it at once. */
 void queue_add_at(struct queue *q, struct str key, int64_t at_ns);
-/* A key that is due, in the order of asking; it counts as worked on until queue_done. The view lives
- * until then. False: none. *next_ns (may be NULL): when one will be, INT64_MAX if nothing waits. */
+/* A key that is due, in the order of asking; it counts as worked on until queue_done. The view
+ * lives until then. False: none. *next_ns (may be NULL): when one will be, INT64_MAX if nothing
+ * waits. */
 bool queue_take(struct queue *q, int64_t now_ns, struct str *key, int64_t *next_ns);
 /* The work on a key is over. Failed: it comes again after its pause. */
 void queue_done(struct queue *q, struct str key, bool has_failed, int64_t now_ns);

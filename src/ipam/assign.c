@@ -143,8 +143,7 @@ static int put_affinity(struct ipam *m, const struct prefix *cidr, const char *s
                         struct err *e) {
     struct arena a = {0};
     struct str text = arena_printf(&a, "{\"state\":\"%s\",\"deleted\":false}", state);
-    int r =
-        store_put(m->store, ipam_affinity_key(m, cidr, &a), text, REV_ANY, NULL, e);
+    int r = store_put(m->store, ipam_affinity_key(m, cidr, &a), text, REV_ANY, NULL, e);
     arena_fini(&a);
     return r;
 }
@@ -479,8 +478,8 @@ static int from_elsewhere(struct assigning *x, const struct cidr_list *own, size
 static int assign(struct assigning *x, bool *is_limited) {
     struct cidr_list own = {.v = {0}};
     struct arena a = {0};
-    struct str prefix = arena_printf(&a, "/ipam/v2/%s/%s/ipv%u/block/", x->m->owner_kind,
-                                     x->m->node, x->family);
+    struct str prefix =
+        arena_printf(&a, "/ipam/v2/%s/%s/ipv%u/block/", x->m->owner_kind, x->m->node, x->family);
     int r = list_cidrs(x->m, prefix, &own, x->e);
     arena_fini(&a);
     size_t n_owned = own.v.n;

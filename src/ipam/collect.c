@@ -1,6 +1,6 @@
-/* Collecting what is left over: allocations that nobody uses, blocks without one, nodes that are gone.
- * Who decides that is the caller; here each step is a compare-and-swap, and what has changed since
- * the decision is left alone. */
+/* Collecting what is left over: allocations that nobody uses, blocks without one, nodes that are
+ * gone. Who decides that is the caller; here each step is a compare-and-swap, and what has changed
+ * since the decision is left alone. */
 #include "ipam/ipam_int.h"
 
 #include "base/vec.h"
@@ -43,8 +43,8 @@ int ipam_release_exact(struct ipam *m, const struct ipam_exact *v, size_t n, siz
     for (size_t i = 0; i < n && r == 0; i++) {
         bool is_known = false;
         for (size_t k = 0; k < blocks.n && !is_known; k++) {
-            is_known = blocks.p[k].ip.family == v[i].ip.family &&
-                       prefix_has_ip(&blocks.p[k], &v[i].ip);
+            is_known =
+                blocks.p[k].ip.family == v[i].ip.family && prefix_has_ip(&blocks.p[k], &v[i].ip);
         }
         struct prefix cidr;
         r = is_known ? 0 : ipam_block_of(m, &v[i].ip, &cidr, e);
@@ -103,8 +103,7 @@ static int give_up_once(struct ipam *m, const struct prefix *cidr, bool must_be_
     }
     if (!str_is(s.b->affinity, m->affinity)) {
         r = drop_affinity(m, cidr, a, e);
-        return r < 0 ? r
-                     : (must_be_empty ? err_set(e, ERR_CONFLICT, "the block is another's") : 0);
+        return r < 0 ? r : (must_be_empty ? err_set(e, ERR_CONFLICT, "the block is another's") : 0);
     }
     bool is_empty = block_in_use(s.b) == 0;
     if (must_be_empty && !is_empty) {
@@ -124,9 +123,9 @@ int ipam_release_block(struct ipam *m, const struct prefix *cidr, struct err *e)
         struct stored_block s;
         r = give_up_once(m, cidr, true, &a, e);
         /* A conflict that stays is the answer: somebody uses the block. */
-        bool is_used = r == ERR_CONFLICT && (ipam_get_block(m, cidr, &a, &s, e) < 0 ||
-                                             block_in_use(s.b) > 0 ||
-                                             !str_is(s.b->affinity, m->affinity));
+        bool is_used =
+            r == ERR_CONFLICT && (ipam_get_block(m, cidr, &a, &s, e) < 0 || block_in_use(s.b) > 0 ||
+                                  !str_is(s.b->affinity, m->affinity));
         if (is_used) {
             r = err_set(e, ERR_CONFLICT, "the block is in use, or another's");
         }
@@ -164,8 +163,8 @@ int ipam_release_owner(struct ipam *m, struct err *e) {
         for (int k = 0; k < IPAM_RETRIES; k++) {
             struct stored_block s;
             r = give_up_once(m, &o.v.p[i], false, &a, e);
-            bool is_gone = ipam_get_block(m, &o.v.p[i], &a, &s, e) < 0 ||
-                           !str_is(s.b->affinity, m->affinity);
+            bool is_gone =
+                ipam_get_block(m, &o.v.p[i], &a, &s, e) < 0 || !str_is(s.b->affinity, m->affinity);
             if (r != ERR_CONFLICT || is_gone) {
                 break;
             }

@@ -8,8 +8,8 @@ enum { IPAM_RETRIES = 100, IPAM_DEFAULT_MAX_BLOCKS = 20, BLOCK_TEXT_MAX = 1 << 2
 
 struct ipam {
     struct store *store;
-    char *node;     /* of the owner: a node, or what has addresses without being one */
-    char *affinity; /* "host:NODE", "virtual:NAME" */
+    char *node;             /* of the owner: a node, or what has addresses without being one */
+    char *affinity;         /* "host:NODE", "virtual:NAME" */
     const char *owner_kind; /* "host", "virtual": a part of the keys, too */
 };
 
@@ -25,7 +25,8 @@ struct stored_block {
 };
 
 struct store_key ipam_block_key(const struct prefix *cidr, struct arena *a);
-struct store_key ipam_affinity_key(const struct ipam *m, const struct prefix *cidr, struct arena *a);
+struct store_key ipam_affinity_key(const struct ipam *m, const struct prefix *cidr,
+                                   struct arena *a);
 struct store_key ipam_handle_key(struct str handle, struct arena *a);
 /* Prefix of a key's last part ("10.44.7.0-26"). */
 MG_NODISCARD int ipam_parse_cidr(struct str part, struct prefix *out);

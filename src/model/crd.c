@@ -1,7 +1,7 @@
-/* CustomResourceDefinitions, from the same tables that the engine checks documents by: types, enums,
- * patterns, ranges, lengths, required fields, and the defaults that Calico's client would fill in.
- * A schema never refuses what the engine accepts: rules across fields and what a pattern can't say
- * stay with the engine. */
+/* CustomResourceDefinitions, from the same tables that the engine checks documents by: types,
+ * enums, patterns, ranges, lengths, required fields, and the defaults that Calico's client would
+ * fill in. A schema never refuses what the engine accepts: rules across fields and what a pattern
+ * can't say stay with the engine. */
 #include "model/schema.h"
 
 #define GROUP "crd.projectcalico.org"
@@ -11,7 +11,7 @@ enum { MAX_DEPTH = 24, CRD_BYTES_MAX = 200 * 1000 };
 
 struct crd {
     const char *plural, *kind;
-    enum kind_id id; /* whose table; K_N_KINDS: json */
+    enum kind_id id;  /* whose table; K_N_KINDS: json */
     const char *spec; /* the schema of spec as JSON */
     bool has_status;
 };
@@ -140,7 +140,8 @@ static void put_look(struct arena *a, struct jnode *n, const struct field *f, bo
         for (size_t i = 0; f->values[i]; i++) {
             buf_printf(&b, "%s%s", i ? "|" : "", f->values[i]);
         }
-        put_text(a, n, "pattern", arena_printf(a, "^(?i)(%s)%s$", buf_cstr(&b), is_optional ? "?" : ""));
+        put_text(a, n, "pattern",
+                 arena_printf(a, "^(?i)(%s)%s$", buf_cstr(&b), is_optional ? "?" : ""));
     } else if (f->values) {
         struct jnode *list = jnode_new(a, J_LIST);
         for (size_t i = 0; f->values[i]; i++) {
@@ -347,10 +348,11 @@ static const char *column_type(const struct crd *c, const char *path) {
         f = i >= 0 ? &s->fields[i] : NULL;
         s = f ? f->sub : NULL;
     }
-    return !f ? "string" : f->type == F_BOOL ? "boolean" : f->type == F_INT && f->check != CHECK_AS_NUMBER
-               ? "integer"
-           : f->type == F_FLOAT ? "number"
-                                : "string";
+    return !f                                                ? "string"
+           : f->type == F_BOOL                               ? "boolean"
+           : f->type == F_INT && f->check != CHECK_AS_NUMBER ? "integer"
+           : f->type == F_FLOAT                              ? "number"
+                                                             : "string";
 }
 
 static void put_columns(struct arena *a, struct jnode *version, const struct crd *c) {
@@ -359,8 +361,8 @@ static void put_columns(struct arena *a, struct jnode *version, const struct crd
     const struct column *rows = kind_column_rows(&model_kinds[c->id], &n);
     for (size_t i = 0; i < n; i++) {
         const struct column *r = &rows[i];
-        bool is_plain = r->path && !r->fn && strncmp(r->path, "spec.", 5) == 0 &&
-                        !strchr(r->path, ' ');
+        bool is_plain =
+            r->path && !r->fn && strncmp(r->path, "spec.", 5) == 0 && !strchr(r->path, ' ');
         if (!is_plain) {
             continue;
         }
@@ -433,4 +435,34 @@ bool crd_print(struct str plural, struct buf *b) {
         return true;
     }
     return false;
+}
+
+/* ---- what is not written ---- */
+
+static void omit_empty(const struct schema *s, struct jnode *map) {
+    size_t hint = 0;
+    for (struct jnode *it = map->child, *next; it; it = next) {
+        next = it->next;
+        int i = schema_find(s, it->key, &hint);
+        const struct field *f = i >= 0 ? &s->fields[i] : NULL;
+        bool is_text = f && (f->type == F_STR || f->type == F_NET);
+        if (it->type == J_NULL ||
+            (it->type == J_STR && it->s.n == 0 && is_text && !(f->flags & FF_REQUIRED))) {
+            (void)jnode_del(map, it->key);
+        } else if (f && f->type == F_OBJ && it->type == J_MAP) {
+            omit_empty(f->sub, it);
+        } else if (f && f->type == F_OBJS && it->type == J_LIST) {
+            jnode_each (item, it) {
+                if (item->type == J_MAP) {
+                    omit_empty(f->sub, item);
+                }
+            }
+        }
+    }
+}
+
+void kind_omit_empty(const struct kind *k, struct jnode *spec) {
+    if (k->def->spec && spec && spec->type == J_MAP) {
+        omit_empty(k->def->spec, spec);
+    }
 }

@@ -280,3 +280,19 @@ static const struct field F_SECRET[] = {
 };
 static const struct schema S_SECRET = {OPEN("Secret", F_SECRET)};
 const struct kind_def def_secret = {.top = &S_SECRET, .doc = "Passwords of BGP peers."};
+
+/* ---- Lease ---- */
+
+static const struct field F_LEASE[] = {
+    {ROW("holderIdentity", F_STR, "who has it; empty: given up")},
+    {ROW("leaseDurationSeconds", F_INT, "it is left when it was not renewed for so long")},
+    {ROW("acquireTime", F_STR, "when its holder got it")},
+    {ROW("renewTime", F_STR, "when it was renewed last")},
+    {ROW("leaseTransitions", F_INT, "how often the holder has changed")},
+};
+static const struct schema S_LEASE = {OPEN("LeaseSpec", F_LEASE)};
+const struct kind_def def_lease = {
+    .spec = &S_LEASE,
+    .doc = "Who of several does a work that only one may do: kube-system/margay-controllers is the "
+           "controllers'.",
+};

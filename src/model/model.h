@@ -75,6 +75,7 @@ enum kind_id {
     K_SERVICE,
     K_NODE_K8S, /* v1 Node */
     K_SECRET,
+    K_LEASE,
     K_ENDPOINT_SLICE,
     K_K8S_NETWORK_POLICY,
     K_CLUSTER_NETWORK_POLICY,
@@ -191,8 +192,12 @@ size_t object_cells(const struct kind *k, enum model_table t, const struct jnode
 /* Markdown reference of one kind from its table (docs/resources/KIND.md). Appended. */
 void kind_print_docs(const struct kind *k, struct buf *b);
 
-/* CustomResourceDefinitions (apiextensions.k8s.io/v1, group crd.projectcalico.org) of Calico's kinds
- * and IPAM's objects, from the kinds' tables. Name of the i-th ("ippools"), NULL behind the last. */
+/* CustomResourceDefinitions (apiextensions.k8s.io/v1, group crd.projectcalico.org) of Calico's
+ * kinds and IPAM's objects, from the kinds' tables. Name of the i-th ("ippools"), NULL behind the
+ * last. */
 const char *crd_plural(size_t i);
 /* One as YAML, appended; false when there is none of that name. */
 bool crd_print(struct str plural, struct buf *b);
+/* Takes nulls and empty texts out of a spec where they stand for "not given", as Calico's client
+ * does before it writes: some API servers refuse them. */
+void kind_omit_empty(const struct kind *k, struct jnode *spec);

@@ -234,7 +234,7 @@ const char *nearest_name(struct str word, const char *(*name)(const void *arg, s
 
 /* The kinds' definitions (kinds_*.c). */
 extern const struct kind_def def_namespace, def_pod, def_service_account, def_service, def_node_k8s,
-    def_secret, def_endpoint_slice, def_k8s_network_policy, def_cluster_network_policy,
+    def_secret, def_lease, def_endpoint_slice, def_k8s_network_policy, def_cluster_network_policy,
     def_admin_network_policy, def_baseline_admin_network_policy;
 extern const struct kind_def def_network_policy, def_global_network_policy,
     def_staged_network_policy, def_staged_global_network_policy,

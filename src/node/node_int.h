@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "base/hash.h"
+#include "base/health.h"
 #include "base/log.h"
 #include "base/vec.h"
 #include "cni/server.h"
@@ -10,7 +11,6 @@
 #include "ipam/ipam.h"
 #include "node/autohep.h"
 #include "node/cut.h"
-#include "base/health.h"
 #include "node/ifaces.h"
 #include "node/listen.h"
 #include "node/mtu.h"

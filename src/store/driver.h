@@ -47,6 +47,9 @@ struct store_driver {
     /* Somebody waits: find out the newest revision and tell on_progress soon. */
     void (*follow_ask)(struct store_follow *f);
     void (*follow_free)(struct store_follow *f); /* safe inside its own callbacks */
+    /* May be NULL, where no call waits for a network. From any thread: the call that runs and all
+     * later ones end soon, with -ECANCELED. */
+    void (*interrupt)(struct store *s);
 };
 
 extern const struct store_driver store_sqlite;

@@ -5,9 +5,12 @@
 #include "store/etcd_int.h"
 
 #include "base/clock.h"
+#include "base/fd.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
 enum {
     CHECK_MS = 3000, /* looking up what became of a write */
@@ -22,6 +25,8 @@ static struct etcd_store *of(struct store *s) {
 static void etcd_close(struct store *s) {
     struct etcd_store *t = of(s);
     etcd_cluster_free(t->c);
+    loop_poll_free(t->wake);
+    fd_close(&t->wake_fd);
     loop_free(t->l);
     if (t->o.password.p) {
         explicit_bzero((void *)(uintptr_t)t->o.password.p, t->o.password.n);
@@ -30,11 +35,29 @@ static void etcd_close(struct store *s) {
     free(t);
 }
 
+static void on_wake(void *arg MG_UNUSED, unsigned events MG_UNUSED) {
+}
+
+static void etcd_interrupt(struct store *s) {
+    struct etcd_store *t = of(s);
+    uint64_t one = 1;
+    atomic_store(&t->is_interrupted, true);
+    /* Fails only when it was written 2^64 - 2 times: awake then too. */
+    (void)!write(t->wake_fd, &one, sizeof(one));
+}
+
 static int etcd_open(struct str rest, struct store **out, struct err *e) {
     struct etcd_store *t = calloc(1, sizeof(*t));
     mg_assert(t != NULL);
     t->base.drv = &store_etcd;
     t->l = loop_new();
+    t->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (t->wake_fd < 0) {
+        int err = errno;
+        etcd_close(&t->base);
+        return err_set(e, -err, "etcd: eventfd: %s", strerror(err));
+    }
+    t->wake = loop_poll_new(t->l, t->wake_fd, LOOP_READ, on_wake, t);
     int r = etcd_options_read(rest, &t->o, e);
     if (r == 0) {
         r = etcd_cluster_new(t->l, &t->o, &t->c, e);
@@ -43,6 +66,7 @@ static int etcd_open(struct str rest, struct store **out, struct err *e) {
         etcd_close(&t->base);
         return r;
     }
+    etcd_cluster_stop_by(t->c, &t->is_interrupted);
     *out = &t->base;
     return 0;
 }
@@ -515,4 +539,5 @@ const struct store_driver store_etcd = {
     .follow = etcd_follow,
     .follow_ask = etcd_follow_ask,
     .follow_free = etcd_follow_free,
+    .interrupt = etcd_interrupt,
 };

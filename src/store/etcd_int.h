@@ -20,6 +20,9 @@ struct etcd_store {
     struct loop *l; /* of the calls that block */
     struct etcd_cluster *c;
     uint64_t revision; /* newest that was seen */
+    atomic_bool is_interrupted;
+    int wake_fd; /* eventfd: ends the loop's sleep */
+    struct loop_poll *wake;
 };
 
 #define ETCD_RANGE "/etcdserverpb.KV/Range"

@@ -5,7 +5,7 @@
 enum {
     PAGE_FIRST = 500,       /* keys */
     PAGE_MAX = 10000,       /* keys */
-    PAGE_BYTES = 1 << 20,   /* aimed at */
+    PAGE_BYTES = 2 << 20,   /* aimed at */
     PAGE_KEY_MAX = 1 << 16, /* bytes of a key that a page may begin behind */
 };
 

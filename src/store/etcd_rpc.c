@@ -25,6 +25,7 @@ struct etcd_cluster {
     char *token;           /* of the login, or NULL */
     bool has_no_auth;      /* users are not enabled there: no login is needed */
     uint64_t id, revision; /* of the newest header; id 0: none yet */
+    const atomic_bool *stop;
 };
 
 struct etcd_op {
@@ -90,6 +91,14 @@ void etcd_cluster_free(struct etcd_cluster *c) {
     }
     etcd_cluster_forget_login(c);
     free(c);
+}
+
+void etcd_cluster_stop_by(struct etcd_cluster *c, const atomic_bool *stop) {
+    c->stop = stop;
+}
+
+static bool is_stopped(const struct etcd_cluster *c) {
+    return c->stop && atomic_load(c->stop);
 }
 
 struct http_client *etcd_cluster_member(const struct etcd_cluster *c) {
@@ -481,10 +490,13 @@ int etcd_run(struct etcd_cluster *c, struct loop *l, const struct etcd_request *
              bool *is_unknown, struct err *e) {
     struct run run = {.e = e, .a = a, .d = d};
     struct etcd_op *op = etcd_op_new(c, r, on_run_done, &run);
-    while (!run.is_done) {
+    while (!run.is_done && !is_stopped(c)) {
         loop_step(l, true);
     }
     etcd_op_free(op);
+    if (!run.is_done) {
+        run.code = err_set(e, -ECANCELED, "etcd: the call was given up: the program stops");
+    }
     if (is_unknown) {
         *is_unknown = run.is_unknown;
     }

@@ -6,6 +6,8 @@
 #include "http/http.h"
 #include "store/etcd_grpc.h"
 
+#include <stdatomic.h>
+
 enum {
     ETCD_MEMBERS_MAX = 16,
     ETCD_CONNECT_MS = 4000, /* to one member */
@@ -35,6 +37,8 @@ struct etcd_op;
 /* The options outlive it. */
 MG_NODISCARD int etcd_cluster_new(struct loop *l, const struct etcd_options *o,
                                   struct etcd_cluster **out, struct err *e);
+/* While *stop, etcd_run ends at once; something must wake the loop too. */
+void etcd_cluster_stop_by(struct etcd_cluster *c, const atomic_bool *stop);
 void etcd_cluster_free(struct etcd_cluster *c); /* every op and call must have been freed */
 /* The member asked now; it is kept as long as it answers. */
 struct http_client *etcd_cluster_member(const struct etcd_cluster *c);

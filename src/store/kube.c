@@ -1,5 +1,5 @@
-/* The driver of the Kubernetes API: opening by URL, the driver's table, and what the agent writes at
- * its own Node. */
+/* The driver of the Kubernetes API: opening by URL, the driver's table, and what the agent writes
+ * at its own Node. */
 #include "store/kube_int.h"
 
 #include "base/clock.h"
@@ -104,8 +104,8 @@ static uint64_t kube_store_revision(struct store *st) {
         }
     }
     struct kube_subject sub = {"list", at.view->rest, NULL, STR_NULL, STR_NULL};
-    struct str path = arena_printf(&a, "%.*s?limit=1",
-                                   STR_FMT(kube_at_path(s, &at, false, NULL, &a)));
+    struct str path =
+        arena_printf(&a, "%.*s?limit=1", STR_FMT(kube_at_path(s, &at, false, NULL, &a)));
     if (kube_object(s, &sub, "GET", path, NULL, NULL, &a, &list, NULL, NULL) == 0) {
         kube_saw(s, kube_revision(list));
     }

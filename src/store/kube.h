@@ -1,5 +1,5 @@
-/* What the agent writes at the Kubernetes API beside items of the store: what Calico's node notes at
- * its own Node. All of it blocks: for workers and starting up.
+/* What the agent writes at the Kubernetes API beside items of the store: what Calico's node notes
+ * at its own Node. All of it blocks: for workers and starting up.
  *
  * The URL is kubernetes:[KUBECONFIG][?context=NAME&node=NAME]. node is the agent's own: follow then
  * tells a WorkloadEndpoint for each Pod of that node. */
@@ -38,7 +38,7 @@ struct kube_note {
  * ERR_NOT_FOUND: no such Node. ERR_DENIED names the right that is missing. */
 MG_NODISCARD int kube_node_annotate(struct store *s, struct str node, const struct kube_note *notes,
                                     size_t n, struct err *e);
-/* Node condition NetworkUnavailable: status False with reason CalicoIsUp ("Calico is running on this
- * node"), or True with CalicoIsDown ("Calico is shutting down on this node"): schedulers hold back
- * pods while it is True. */
+/* Node condition NetworkUnavailable: status False with reason CalicoIsUp ("Calico is running on
+ * this node"), or True with CalicoIsDown ("Calico is shutting down on this node"): schedulers hold
+ * back pods while it is True. */
 MG_NODISCARD int kube_node_network(struct store *s, struct str node, bool is_up, struct err *e);

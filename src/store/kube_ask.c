@@ -13,7 +13,8 @@
  *   that behind its store. The position from which a watch is taken up again is not moved by it.
  *
  * Asking for an object at "not older than R" would wait for the server's cache, but says nothing of
- * what was sent to us, and in Kubernetes before 1.21 fails for kinds that haven't changed lately. */
+ * what was sent to us, and in Kubernetes before 1.21 fails for kinds that haven't changed lately.
+ */
 #include "store/kube_reflect.h"
 
 #include "base/clock.h"

@@ -16,7 +16,6 @@
 #include <time.h>
 #include <unistd.h>
 
-
 static void free_secret(char **p) {
     if (*p) {
         explicit_bzero(*p, strlen(*p));
@@ -328,9 +327,9 @@ static int read_token(const struct kube_config *c, struct kube_auth *au, struct 
     char *header = r == 0 && token.n ? bearer(token) : NULL;
     if (!header) {
         return err_set(e, ERR_DENIED, "token file %.*s: %s", STR_FMT(c->token_file),
-                       r < 0        ? strerror(-r)
-                       : token.n    ? "a blank or control character in the token"
-                                    : "is empty");
+                       r < 0     ? strerror(-r)
+                       : token.n ? "a blank or control character in the token"
+                                 : "is empty");
     }
     kube_auth_fini(au);
     au->header = header;

@@ -1,6 +1,7 @@
 /* Get, put and delete of one item. Compare-and-swap is the server's resourceVersion. IPAM's objects
- * are deleted in two steps (marked, then deleted), as Calico does it: the API server couldn't refuse
- * a delete by revision when those objects were designed, and all clients of a cluster must agree. */
+ * are deleted in two steps (marked, then deleted), as Calico does it: the API server couldn't
+ * refuse a delete by revision when those objects were designed, and all clients of a cluster must
+ * agree. */
 #include "store/kube_int.h"
 
 #include <inttypes.h>
@@ -100,8 +101,10 @@ int kube_get(struct store *st, struct store_key k, struct arena *a, struct store
         r = err_set(e, ERR_TOO_BIG, "\"%.*s\" is too large", STR_FMT(k.key));
         goto done;
     }
-    *out = (struct store_item){.space = arena_dup(a, k.space), .key = arena_dup(a, k.key),
-                               .value = text, .revision = revision};
+    *out = (struct store_item){.space = arena_dup(a, k.space),
+                               .key = arena_dup(a, k.key),
+                               .value = text,
+                               .revision = revision};
 done:
     arena_fini(&tmp);
     return r;
@@ -151,7 +154,8 @@ static int create(struct put *p) {
             continue;
         }
         if (r == ERR_NOT_FOUND) { /* of the namespace, or of the kind: nothing to create in */
-            return err_set(p->e, ERR_INVALID, "%s", p->e ? p->e->msg : "");
+            p->e->code = ERR_INVALID;
+            return ERR_INVALID;
         }
         if (r != ERR_EXISTS || !is_ipam(&p->at) || i == TRIES) {
             return r;
@@ -190,14 +194,32 @@ static bool is_patched(const struct kube_at *at) {
            at->view->kind == K_SERVICE_ACCOUNT;
 }
 
+/* A strategic patch that repeats a pod's ports is refused when two have the same number: the server
+ * takes the number alone as their key. So what is as it was is left out. */
+static void drop_unchanged(struct jnode *spec, const struct jnode *old_spec) {
+    for (struct jnode *n = spec ? spec->child : NULL, *next; n; n = next) {
+        next = n->next;
+        const struct jnode *old = jnode_get(old_spec, n->key);
+        if (old && jnode_eq(n, old)) {
+            (void)jnode_del(spec, n->key);
+        }
+    }
+}
+
 static int patch_core(struct put *p, uint64_t revision, const struct jnode *old) {
     struct kube_subject sub = subject_of(&p->at, "patch", NULL);
     struct jnode *obj = NULL;
+    struct jnode *now = NULL;
     int r = body_of(p, &obj);
+    if (r == 0 && !old) {
+        r = fetch(p->s, &p->at, p->a, &now, p->e);
+        old = now;
+    }
     if (r < 0) {
         return r;
     }
     (void)jnode_del(obj, STR("status"));
+    drop_unchanged(jnode_getc(obj, "spec"), jnode_getc(old, "spec"));
     if (old) {
         const struct jnode *om = jnode_getc(old, "metadata");
         drop_missing(p->a, jnode_getc(obj, "metadata"), om, "labels");
@@ -286,8 +308,8 @@ static int patch_status(struct put *p, struct jnode *patch) {
         set_revision(p->a, patch, p->expect);
     }
     struct err first = {0};
-    int r = kube_object(p->s, &sub, "PATCH", kube_at_path(p->s, &p->at, true, "status", p->a), MERGE,
-                        patch, p->a, &p->written, NULL, &first);
+    int r = kube_object(p->s, &sub, "PATCH", kube_at_path(p->s, &p->at, true, "status", p->a),
+                        MERGE, patch, p->a, &p->written, NULL, &first);
     if (r == ERR_DENIED || r == ERR_INVALID) { /* no right, or no such subresource */
         sub.sub = NULL;
         int r2 = kube_object(p->s, &sub, "PATCH", kube_at_path(p->s, &p->at, true, NULL, p->a),
@@ -303,12 +325,13 @@ static int put_node(struct put *p) {
     if (r == 0 && p->expect == REV_NONE) {
         struct jnode *old = NULL;
         r = fetch(p->s, &p->at, p->a, &old, NULL);
-        return r == 0 ? err_set(p->e, ERR_EXISTS, "node \"%.*s\" is there already",
-                                STR_FMT(p->at.name))
-                      : err_set(p->e, ERR_INVALID,
-                                "node \"%.*s\": with the Kubernetes API as datastore, nodes are made "
-                                "by their kubelets",
-                                STR_FMT(p->at.name));
+        return r == 0
+                   ? err_set(p->e, ERR_EXISTS, "node \"%.*s\" is there already",
+                             STR_FMT(p->at.name))
+                   : err_set(p->e, ERR_INVALID,
+                             "node \"%.*s\": with the Kubernetes API as datastore, nodes are made "
+                             "by their kubelets",
+                             STR_FMT(p->at.name));
     }
     return r < 0 ? r : patch_status(p, patch);
 }
@@ -317,10 +340,11 @@ static int refuse(const struct put *p) {
     if (is_default_allow(p->k)) {
         return err_set(p->e, ERR_INVALID, "profile " KUBE_DEFAULT_ALLOW " is built in");
     }
-    return err_set(p->e, ERR_INVALID,
-                   "%.*s: with the Kubernetes API as datastore, profiles follow from Namespaces and "
-                   "ServiceAccounts: label those",
-                   STR_FMT(p->k.key));
+    return err_set(
+        p->e, ERR_INVALID,
+        "%.*s: with the Kubernetes API as datastore, profiles follow from Namespaces and "
+        "ServiceAccounts: label those",
+        STR_FMT(p->k.key));
 }
 
 static bool is_profile(const struct kube_at *at) {
@@ -381,8 +405,8 @@ static int delete_object(struct kube_store *s, const struct kube_at *at, struct 
     if (pre->n) {
         jnode_set(a, o, STR("preconditions"), pre);
     }
-    return kube_object(s, &sub, "DELETE", kube_at_path(s, at, true, NULL, a), JSON, o, a, &got, NULL,
-                       e);
+    return kube_object(s, &sub, "DELETE", kube_at_path(s, at, true, NULL, a), JSON, o, a, &got,
+                       NULL, e);
 }
 
 static struct str uid_of(const struct jnode *obj) {
@@ -409,8 +433,8 @@ static int delete_ipam(struct kube_store *s, struct kube_at *at, uint64_t expect
         }
         if (kube_read(at->view, jnode_copy(a, obj), a, &it, NULL) == 0 && it.is_deleting) {
             kube_finish_delete(s, at, obj);
-            return err_set(e, ERR_NOT_FOUND, "%s \"%.*s\" is deleted already",
-                           at->view->rest->kind, STR_FMT(at->name));
+            return err_set(e, ERR_NOT_FOUND, "%s \"%.*s\" is deleted already", at->view->rest->kind,
+                           STR_FMT(at->name));
         }
         if (expect != REV_ANY && kube_revision(obj) != expect) {
             return err_set(e, ERR_CONFLICT, "%s \"%.*s\" was changed meanwhile",
@@ -465,8 +489,7 @@ int kube_del(struct store *st, struct store_key k, uint64_t expect, struct err *
         if (!at.view->is_sorted) { /* maybe under its old name */
             r = fetch(s, &at, &a, &obj, e);
         }
-        r = r < 0 ? r
-                  : delete_object(s, &at, STR_NULL, expect == REV_ANY ? 0 : expect, &a, e);
+        r = r < 0 ? r : delete_object(s, &at, STR_NULL, expect == REV_ANY ? 0 : expect, &a, e);
     }
 done:
     arena_fini(&a);

@@ -46,8 +46,8 @@ static MG_PRINTF(5, 6) int bad(struct reader *r, const struct file *f, const str
 }
 
 static const char *type_name(const struct jnode *n) {
-    static const char *const NAMES[] = {"null",  "a boolean", "a number", "a number",
-                                        "text",  "a list",    "a map"};
+    static const char *const NAMES[] = {"null", "a boolean", "a number", "a number",
+                                        "text", "a list",    "a map"};
     return NAMES[n->type];
 }
 
@@ -250,8 +250,7 @@ static int not_there(struct reader *r, const char *what, struct str name, const 
 
 static int read_cluster(struct reader *r, const struct spot *s, struct kube_config *out) {
     int c = get_text(r, s, "server", &out->server);
-    c = c < 0 ? c
-              : get_file_or_data(r, s, "certificate-authority", &out->ca_file, &out->ca_pem);
+    c = c < 0 ? c : get_file_or_data(r, s, "certificate-authority", &out->ca_file, &out->ca_pem);
     c = c < 0 ? c : get_text(r, s, "tls-server-name", &out->server_name);
     c = c < 0 ? c : get_text(r, s, "proxy-url", &out->proxy_url);
     c = c < 0 ? c : get_bool(r, s, "insecure-skip-tls-verify", &out->is_insecure);
@@ -358,10 +357,13 @@ static int read_user(struct reader *r, const struct spot *s, struct kube_config 
         return bad(r, s->f, provider, arena_printf(r->a, "%s.auth-provider", s->path).p,
                    "is not known (Kubernetes 1.26 dropped it): use exec, token or tokenFile");
     }
-    bool has_cert = out->cert_file.n || out->cert_pem.n, has_key = out->key_file.n || out->key_pem.n;
+    bool has_cert = out->cert_file.n || out->cert_pem.n,
+         has_key = out->key_file.n || out->key_pem.n;
     if (has_cert != has_key) {
-        return bad(r, s->f, s->node, s->path, "client-certificate and client-key go together: %s is "
-                   "missing", has_cert ? "the key" : "the certificate");
+        return bad(r, s->f, s->node, s->path,
+                   "client-certificate and client-key go together: %s is "
+                   "missing",
+                   has_cert ? "the key" : "the certificate");
     }
     const struct str texts[] = {out->token, out->username, out->password, out->as_user};
     for (size_t i = 0; i < ARRAY_LEN(texts); i++) {
@@ -452,8 +454,10 @@ static int in_cluster(struct arena *a, struct kube_config *out, struct err *e) {
                        "kubernetes:FILE");
     }
     bool is_v6 = strchr(host, ':') != NULL;
-    struct kube_config c = {.origin = STR("in-cluster"), .context = STR("in-cluster"),
-                            .ca_file = STR(SA_DIR "ca.crt"), .token_file = STR(SA_DIR "token")};
+    struct kube_config c = {.origin = STR("in-cluster"),
+                            .context = STR("in-cluster"),
+                            .ca_file = STR(SA_DIR "ca.crt"),
+                            .token_file = STR(SA_DIR "token")};
     c.server = arena_printf(a, "https://%s%s%s:%s", is_v6 ? "[" : "", host, is_v6 ? "]" : "", port);
     MG_CLEANUP(buf_fini) struct buf ns = BUF_INIT(4096);
     if (file_read(AT_FDCWD, SA_DIR "namespace", &ns, 4096) == 0) {

@@ -187,9 +187,8 @@ int kube_status_error(const struct kube_subject *s, int status, struct str body,
                       STR_FMT(message));
     } else if (kube_is_unknown_kind(status, body)) {
         bool is_crd = strcmp(r->group, "crd.projectcalico.org") == 0;
-        (void)err_set(e, code, "API server: it has no %s%s%s%s", r->plural,
-                      r->group[0] ? "." : "", r->group,
-                      is_crd ? ": install the CRDs (deploy/crds)" : "");
+        (void)err_set(e, code, "API server: it has no %s%s%s%s", r->plural, r->group[0] ? "." : "",
+                      r->group, is_crd ? ": install the CRDs (deploy/crds)" : "");
     } else {
         (void)err_set(e, code, "API server: %s %s: %d: %.*s", s->verb, where, status,
                       STR_FMT(message));
@@ -238,9 +237,9 @@ int kube_request(struct kube_store *s, const char *method, struct str path,
             s->conn.auth.good_until_s = 0;
             continue;
         }
-        bool is_later = out->status == 429 ||
-                        (out->status == 503 &&
-                         http_header_get(out->headers, out->n_headers, "retry-after").p);
+        bool is_later =
+            out->status == 429 ||
+            (out->status == 503 && http_header_get(out->headers, out->n_headers, "retry-after").p);
         int64_t wait_ms = kube_retry_after_ms(out->headers, out->n_headers, pause_ms);
         if (!is_later || clock_ns() + wait_ms * 1000000 > deadline) {
             return out->status;
@@ -260,7 +259,8 @@ int kube_object(struct kube_store *s, const struct kube_subject *subject, const 
             return err_set(e, ERR_TOO_BIG, "%.*s is too large", STR_FMT(subject->name));
         }
     }
-    int status = kube_request(s, method, path, body ? content_type : NULL, buf_view(&text), a, &an, e);
+    int status =
+        kube_request(s, method, path, body ? content_type : NULL, buf_view(&text), a, &an, e);
     if (status < 0) {
         return status;
     }

@@ -343,8 +343,8 @@ static void pod_ports(const struct jnode *containers, struct arena *a, struct jn
             struct str proto = jnode_str(jnode_getc(p, "protocol"));
             struct str host_ip = jnode_str(jnode_getc(p, "hostIP"));
             bool has_host = host && host->type == J_INT && host->i > 0;
-            bool is_known = !proto.n || str_is(proto, "TCP") || str_is(proto, "UDP") ||
-                            str_is(proto, "SCTP");
+            bool is_known =
+                !proto.n || str_is(proto, "TCP") || str_is(proto, "UDP") || str_is(proto, "SCTP");
             if (!port || port->type != J_INT || port->i <= 0 || (!has_host && !name.n) ||
                 !is_known) {
                 continue;
@@ -415,7 +415,8 @@ static void wep_meta(const struct jnode *pod, struct jnode *meta, struct arena *
 
 int kube_read_wep(struct jnode *pod, struct arena *a, struct kube_item *out, struct err *e) {
     const struct jnode *om = jnode_getc(pod, "metadata"), *ps = jnode_getc(pod, "spec");
-    struct str ns = jnode_str(jnode_getc(om, "namespace")), name = jnode_str(jnode_getc(om, "name"));
+    struct str ns = jnode_str(jnode_getc(om, "namespace")),
+               name = jnode_str(jnode_getc(om, "name"));
     struct str node = jnode_str(jnode_getc(ps, "nodeName"));
     const struct jnode *host = jnode_getc(ps, "hostNetwork");
     struct str own = kube_wep_name(node, name, a), id = kube_annotation(pod, KUBE_POD_CONTAINER);
@@ -455,8 +456,8 @@ int kube_read_wep(struct jnode *pod, struct arena *a, struct kube_item *out, str
     struct jnode *profiles = jnode_new(a, J_LIST), *ports = jnode_new(a, J_LIST);
     jnode_append(profiles, jnode_new_str(a, arena_printf(a, "kns.%.*s", STR_FMT(ns))));
     if (sa.n) {
-        jnode_append(profiles, jnode_new_str(a, arena_printf(a, "ksa.%.*s.%.*s", STR_FMT(ns),
-                                                             STR_FMT(sa))));
+        jnode_append(profiles,
+                     jnode_new_str(a, arena_printf(a, "ksa.%.*s.%.*s", STR_FMT(ns), STR_FMT(sa))));
     }
     jnode_set(a, spec, STR("profiles"), profiles);
     kube_set_text(a, spec, "interfaceName", veth_name(ns, name, a));
@@ -504,7 +505,8 @@ static void add_rules(struct arena *a, struct jnode *spec) {
 void kube_read_profile(const struct kube_view *v, struct jnode *obj, struct arena *a,
                        struct kube_item *out) {
     const struct jnode *om = jnode_getc(obj, "metadata");
-    struct str name = jnode_str(jnode_getc(om, "name")), ns = jnode_str(jnode_getc(om, "namespace"));
+    struct str name = jnode_str(jnode_getc(om, "name")),
+               ns = jnode_str(jnode_getc(om, "namespace"));
     bool is_ns = v->shape == KUBE_NS_PROFILE;
     const char *prefix = is_ns ? "pcns." : "pcsa.";
     struct jnode *p = kube_new_object(a, "projectcalico.org/v3", "Profile");
@@ -518,8 +520,7 @@ void kube_read_profile(const struct kube_view *v, struct jnode *obj, struct aren
     }
     struct jnode *labels = kube_map_at(a, spec, "labelsToApply");
     jnode_each (n, jnode_getc(om, "labels")) {
-        jnode_set(a, labels, arena_printf(a, "%s%.*s", prefix, STR_FMT(n->key)),
-                  jnode_copy(a, n));
+        jnode_set(a, labels, arena_printf(a, "%s%.*s", prefix, STR_FMT(n->key)), jnode_copy(a, n));
     }
     kube_set_text(a, labels, is_ns ? "pcns.projectcalico.org/name" : "pcsa.projectcalico.org/name",
                   name);

@@ -1,5 +1,5 @@
-/* IPAM's items as Calico's CRDs: blocks, affinities, handles, settings. Values on our side are those
- * of Calico's etcd layout. Source: libcalico-go/lib/backend/k8s/resources/ipam_*.go. */
+/* IPAM's items as Calico's CRDs: blocks, affinities, handles, settings. Values on our side are
+ * those of Calico's etcd layout. Source: libcalico-go/lib/backend/k8s/resources/ipam_*.go. */
 #include "base/hash.h"
 #include "base/ip.h"
 #include "store/kube_shapes.h"
@@ -203,8 +203,8 @@ static int read_affinity(const struct kube_view *v, const struct jnode *spec, st
         return ERR_CORRUPT;
     }
     bool is_host_view = str_is(str_c(v->prefix), "/ipam/v2/host/");
-    out->key = arena_printf(a, "/ipam/v2/%.*s/%.*s/%.*s", STR_FMT(type), STR_FMT(node),
-                            STR_FMT(path));
+    out->key =
+        arena_printf(a, "/ipam/v2/%.*s/%.*s/%.*s", STR_FMT(type), STR_FMT(node), STR_FMT(path));
     out->value = NULL;
     if (is_host_view == str_is(type, "host")) {
         struct jnode *value = jnode_new(a, J_MAP);
@@ -251,8 +251,9 @@ int kube_read_ipam(const struct kube_view *v, struct jnode *obj, struct arena *a
     }
     if (r < 0) {
         struct str name = jnode_str(jnode_path(obj, "metadata.name"));
-        return err_set(e, ERR_CORRUPT, "%s \"%.*s\": its spec says no masked cidr, node or handleID",
-                       v->rest->kind, STR_FMT(name));
+        return err_set(e, ERR_CORRUPT,
+                       "%s \"%.*s\": its spec says no masked cidr, node or handleID", v->rest->kind,
+                       STR_FMT(name));
     }
     if (is_true(jnode_getc(spec, "deleted"))) {
         out->value = NULL;
@@ -285,8 +286,8 @@ static void write_affinity(struct jnode *o, struct jnode *spec, const struct par
     kube_set_text(a, spec, "node", p->host);
     kube_set_text(a, spec, "type", p->type);
     kube_set_text(a, spec, "cidr", p->cidr);
-    kube_set_text(a, spec, "deleted", is_true(jnode_getc(value, "deleted")) ? STR("true")
-                                                                            : STR("false"));
+    kube_set_text(a, spec, "deleted",
+                  is_true(jnode_getc(value, "deleted")) ? STR("true") : STR("false"));
     kube_set_text(a, labels, LABEL_HOST, kube_host_hash(p->host, a));
     kube_set_text(a, labels, LABEL_TYPE, p->type);
     kube_set_text(a, labels, LABEL_VERSION, str_find(p->cidr, ':', 0) >= 0 ? STR("6") : STR("4"));

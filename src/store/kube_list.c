@@ -1,5 +1,5 @@
-/* Listing: pages of 500, cut into objects as they come. What a listing gives out is kept until it is
- * whole, up to a limit: then names of ours are in order also where the server's are not, and a
+/* Listing: pages of 500, cut into objects as they come. What a listing gives out is kept until it
+ * is whole, up to a limit: then names of ours are in order also where the server's are not, and a
  * server that has forgotten the revision meanwhile costs a second try, not half an answer. A larger
  * listing in the server's own order streams; one that breaks then ends with ERR_RETRY. */
 #include "store/kube_int.h"
@@ -37,10 +37,10 @@ struct listing {
     uint64_t revision;
     VEC(struct kept) items;
     struct buf text;
-    bool is_streaming;         /* some were given out before the end */
-    bool is_failing;           /* the answer is an error's */
-    struct buf error;          /* its text */
-    int status, code;          /* code: of a callback or of reading */
+    bool is_streaming; /* some were given out before the end */
+    bool is_failing;   /* the answer is an error's */
+    struct buf error;  /* its text */
+    int status, code;  /* code: of a callback or of reading */
     bool is_ended;
     struct http_end end;
     char reason[512];
@@ -157,8 +157,8 @@ static void on_end(void *arg, const struct http_end *end) {
 static struct str page_path(struct listing *l) {
     const struct kube_store *s = l->s;
     MG_CLEANUP(buf_fini) struct buf b = BUF_INIT(1 << 20);
-    buf_str(&b, kube_path(l->view->rest, s->use_old[kube_view_index(l->view)], l->ns, STR_NULL, NULL,
-                          &l->page));
+    buf_str(&b, kube_path(l->view->rest, s->use_old[kube_view_index(l->view)], l->ns, STR_NULL,
+                          NULL, &l->page));
     buf_printf(&b, "?limit=%d", KUBE_PAGE);
     if (l->selector) {
         buf_puts(&b, "&labelSelector=");
@@ -173,12 +173,12 @@ static struct str page_path(struct listing *l) {
 
 /* One page over the wire. */
 static int run_page(struct listing *l) {
-    static const struct http_call_ops ops = {.on_head = on_head, .on_data = on_data,
-                                             .on_end = on_end};
+    static const struct http_call_ops ops = {
+        .on_head = on_head, .on_data = on_data, .on_end = on_end};
     struct http_header h[KUBE_HEADERS];
     struct http_call *call = NULL;
-    struct http_request q = {.method = "GET", .path = page_path(l), .headers = h,
-                             .timeout_ms = KUBE_LIST_MS};
+    struct http_request q = {
+        .method = "GET", .path = page_path(l), .headers = h, .timeout_ms = KUBE_LIST_MS};
     int r = kube_conn_ready(&l->s->conn, l->e);
     if (r < 0) {
         return r;
@@ -219,7 +219,8 @@ static void restart(struct listing *l) {
     l->revision = 0;
 }
 
-/* What to do about a page that failed: 0 again (the same page, or from the start), else the code. */
+/* What to do about a page that failed: 0 again (the same page, or from the start), else the code.
+ */
 static int after_failure(struct listing *l, int r, unsigned *n_tries) {
     struct kube_subject sub = {"list", l->view->rest, NULL, l->ns, STR_NULL};
     size_t v = kube_view_index(l->view);
@@ -367,9 +368,14 @@ int kube_list(struct store *st, struct store_key prefix, uint64_t *revision_out,
     size_t n = kube_views_of(prefix, views, &ns);
     uint64_t ignored;
     struct err own = {0};
-    struct listing l = {.s = s, .prefix = prefix, .cb = cb, .arg = arg, .e = e ? e : &own,
+    struct listing l = {.s = s,
+                        .prefix = prefix,
+                        .cb = cb,
+                        .arg = arg,
+                        .e = e ? e : &own,
                         .revision_out = revision_out ? revision_out : &ignored,
-                        .text = BUF_INIT(UINT32_MAX), .error = BUF_INIT(KUBE_STATUS_MAX)};
+                        .text = BUF_INIT(UINT32_MAX),
+                        .error = BUF_INIT(KUBE_STATUS_MAX)};
     int r = 0;
     *l.revision_out = 0;
     l.e->msg[0] = '\0';
@@ -380,7 +386,8 @@ int kube_list(struct store *st, struct store_key prefix, uint64_t *revision_out,
     for (size_t i = 0; i < n && r >= 0; i++) {
         l.view = views[i];
         l.ns = l.view->rest->is_namespaced ? ns : STR_NULL;
-        if (n > 2 && l.view->kind == K_SECRET) { /* only when asked for: it takes a right of its own */
+        bool is_of_its_own = l.view->kind == K_SECRET || l.view->kind == K_LEASE;
+        if (n > 2 && is_of_its_own) { /* only when asked for: it takes a right of its own */
             continue;
         }
         r = run_view(&l, n == 1);

@@ -6,12 +6,15 @@
 
 #include <string.h>
 
-#define CORE(p, k, ns) {.group = "", .version = "v1", .plural = p, .kind = k, .is_namespaced = ns}
+#define CORE(p, k, ns) \
+    { .group = "", .version = "v1", .plural = p, .kind = k, .is_namespaced = ns }
 #define CRD(p, k, ns) \
-    {.group = KUBE_CRD_GROUP, .version = "v1", .plural = p, .kind = k, .is_namespaced = ns}
-#define ADMIN(p, k, v)                                                         \
-    {.group = "policy.networking.k8s.io", .version = v, .plural = p, .kind = k, \
-     .is_optional = true}
+    { .group = KUBE_CRD_GROUP, .version = "v1", .plural = p, .kind = k, .is_namespaced = ns }
+#define ADMIN(p, k, v)                                                             \
+    {                                                                              \
+        .group = "policy.networking.k8s.io", .version = v, .plural = p, .kind = k, \
+        .is_optional = true                                                        \
+    }
 
 enum rest_id {
     R_NAMESPACES,
@@ -20,6 +23,7 @@ enum rest_id {
     R_SERVICES,
     R_NODES,
     R_SECRETS,
+    R_LEASES,
     R_SLICES,
     R_NETWORK_POLICIES,
     R_CNP,
@@ -56,10 +60,21 @@ static const struct kube_rest RESTS[] = {
     [R_SERVICES] = CORE("services", "Service", true),
     [R_NODES] = CORE("nodes", "Node", false),
     [R_SECRETS] = CORE("secrets", "Secret", true),
-    [R_SLICES] = {.group = "discovery.k8s.io", .version = "v1", .old_version = "v1beta1",
-                  .plural = "endpointslices", .kind = "EndpointSlice", .is_namespaced = true},
-    [R_NETWORK_POLICIES] = {.group = "networking.k8s.io", .version = "v1",
-                            .plural = "networkpolicies", .kind = "NetworkPolicy",
+    [R_LEASES] = {.group = "coordination.k8s.io",
+                  .version = "v1",
+                  .plural = "leases",
+                  .kind = "Lease",
+                  .is_namespaced = true},
+    [R_SLICES] = {.group = "discovery.k8s.io",
+                  .version = "v1",
+                  .old_version = "v1beta1",
+                  .plural = "endpointslices",
+                  .kind = "EndpointSlice",
+                  .is_namespaced = true},
+    [R_NETWORK_POLICIES] = {.group = "networking.k8s.io",
+                            .version = "v1",
+                            .plural = "networkpolicies",
+                            .kind = "NetworkPolicy",
                             .is_namespaced = true},
     [R_CNP] = ADMIN("clusternetworkpolicies", "ClusterNetworkPolicy", "v1alpha2"),
     [R_ANP] = ADMIN("adminnetworkpolicies", "AdminNetworkPolicy", "v1alpha1"),
@@ -90,20 +105,17 @@ static const struct kube_rest RESTS[] = {
 };
 
 #define SPACE_R .space = STORE_SPACE_RESOURCES
-#define IPAM(p, s, r)                                                              \
-    {                                                                              \
-        p, STORE_SPACE_IPAM, s, .kind = K_N_KINDS, REST(r), .is_sorted = false,    \
-           .is_followed = true                                                     \
-    }
+#define IPAM(p, s, r) \
+    { p, STORE_SPACE_IPAM, s, .kind = K_N_KINDS, REST(r), .is_sorted = false, .is_followed = true }
 #define REST(id) .rest = &RESTS[id]
 #define CALICO(k) k ".projectcalico.org/"
 #define PLAIN(p, k, r) \
-    {p, SPACE_R, KUBE_PLAIN, .kind = k, REST(r), .is_sorted = true, .is_followed = true}
+    { p, SPACE_R, KUBE_PLAIN, .kind = k, REST(r), .is_sorted = true, .is_followed = true }
 #define CALICO_CRD(p, k, r) \
-    {CALICO(p), SPACE_R, KUBE_CRD, .kind = k, REST(r), .is_sorted = true, .is_followed = true}
+    { CALICO(p), SPACE_R, KUBE_CRD, .kind = k, REST(r), .is_sorted = true, .is_followed = true }
 /* Names of policies may differ from their objects'. */
 #define CALICO_POLICY(p, k, r) \
-    {CALICO(p), SPACE_R, KUBE_CRD, .kind = k, REST(r), .is_sorted = false, .is_followed = true}
+    { CALICO(p), SPACE_R, KUBE_CRD, .kind = k, REST(r), .is_sorted = false, .is_followed = true }
 
 /* Ordered by prefix, so that a listing of everything is. */
 const struct kube_view kube_views[] = {
@@ -113,8 +125,7 @@ const struct kube_view kube_views[] = {
     CALICO_CRD("BGPFilter", K_BGP_FILTER, R_BGP_FILTERS),
     CALICO_CRD("BGPPeer", K_BGP_PEER, R_BGP_PEERS),
     {"BaselineAdminNetworkPolicy.policy.networking.k8s.io/", SPACE_R, KUBE_PLAIN,
-     .kind = K_BASELINE_ADMIN_NETWORK_POLICY, REST(R_BANP), .is_sorted = true,
-     .is_followed = true},
+     .kind = K_BASELINE_ADMIN_NETWORK_POLICY, REST(R_BANP), .is_sorted = true, .is_followed = true},
     CALICO_CRD("BlockAffinity", K_BLOCK_AFFINITY, R_AFFINITIES),
     {CALICO("CalicoNodeStatus"), SPACE_R, KUBE_CRD, .kind = K_CALICO_NODE_STATUS,
      REST(R_NODE_STATUSES), .is_sorted = true},
@@ -131,6 +142,8 @@ const struct kube_view kube_views[] = {
     CALICO_CRD("IPReservation", K_IP_RESERVATION, R_IP_RESERVATIONS),
     CALICO_CRD("KubeControllersConfiguration", K_KUBE_CONTROLLERS_CONFIGURATION,
                R_CONTROLLERS_CONFIGURATIONS),
+    {"Lease.coordination.k8s.io/", SPACE_R, KUBE_PLAIN, .kind = K_LEASE, REST(R_LEASES),
+     .is_sorted = true},
     PLAIN("Namespace/", K_NAMESPACE, R_NAMESPACES),
     PLAIN("NetworkPolicy.networking.k8s.io/", K_K8S_NETWORK_POLICY, R_NETWORK_POLICIES),
     CALICO_POLICY("NetworkPolicy", K_NETWORK_POLICY, R_CALICO_NETWORK_POLICIES),
@@ -150,8 +163,8 @@ const struct kube_view kube_views[] = {
     CALICO_CRD("StagedKubernetesNetworkPolicy", K_STAGED_KUBERNETES_NETWORK_POLICY, R_STAGED_K8S),
     CALICO_POLICY("StagedNetworkPolicy", K_STAGED_NETWORK_POLICY, R_STAGED),
     CALICO_CRD("Tier", K_TIER, R_TIERS),
-    {CALICO("WorkloadEndpoint"), SPACE_R, KUBE_POD_WEP, .kind = K_WORKLOAD_ENDPOINT,
-     REST(R_PODS), .is_sorted = false, .is_followed = true},
+    {CALICO("WorkloadEndpoint"), SPACE_R, KUBE_POD_WEP, .kind = K_WORKLOAD_ENDPOINT, REST(R_PODS),
+     .is_sorted = false, .is_followed = true},
     IPAM("/ipam/v2/assignment/", KUBE_IPAM_BLOCK, R_BLOCKS),
     IPAM("/ipam/v2/config", KUBE_IPAM_CONFIG, R_IPAM_CONFIGS),
     IPAM("/ipam/v2/handle/", KUBE_IPAM_HANDLE, R_HANDLES),
@@ -167,15 +180,16 @@ static int bad_key(struct store_key k, struct err *e) {
 
 static const struct kube_view *view_of(struct store_key k) {
     for (size_t i = 0; i < kube_n_views; i++) {
-        if (str_is(k.space, kube_views[i].space) && str_starts(k.key, str_c(kube_views[i].prefix))) {
+        if (str_is(k.space, kube_views[i].space) &&
+            str_starts(k.key, str_c(kube_views[i].prefix))) {
             return &kube_views[i];
         }
     }
     return NULL;
 }
 
-static int locate_profile(struct store_key k, struct str name, struct arena *a,
-                          struct kube_at *out, struct err *e) {
+static int locate_profile(struct store_key k, struct str name, struct arena *a, struct kube_at *out,
+                          struct err *e) {
     for (size_t i = 0; i < kube_n_views; i++) {
         const struct kube_view *v = &kube_views[i];
         if (v->shape == KUBE_NS_PROFILE && str_starts(name, STR("kns."))) {
@@ -263,8 +277,8 @@ size_t kube_views_of(struct store_key prefix, const struct kube_view *out[KUBE_V
 void kube_escape(struct buf *b, struct str s) {
     for (size_t i = 0; i < s.n; i++) {
         unsigned char c = (unsigned char)s.p[i];
-        bool is_plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-                        c == '-' || c == '.' || c == '_' || c == '~';
+        bool is_plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+                        (c >= '0' && c <= '9') || c == '-' || c == '.' || c == '_' || c == '~';
         if (is_plain) {
             buf_putc(b, (char)c);
         } else {

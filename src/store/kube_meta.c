@@ -144,7 +144,6 @@ static void slice_to_v1(struct jnode *obj, struct arena *a) {
     }
 }
 
-
 void kube_to_old(const struct kube_rest *r, struct jnode *obj, struct arena *a) {
     jnode_each (ep, jnode_getc(obj, "endpoints")) {
         struct str host = jnode_str(jnode_getc(ep, "nodeName"));
@@ -171,9 +170,9 @@ void kube_read_plain(const struct kube_view *v, struct jnode *obj, struct arena 
 
 /* What only the server sets. */
 static void drop_system(struct jnode *meta) {
-    static const char *const NAMES[] = {"uid",      "resourceVersion", "creationTimestamp",
-                                        "selfLink", "generation",      "managedFields",
-                                        "deletionTimestamp"};
+    static const char *const NAMES[] = {
+        "uid",        "resourceVersion", "creationTimestamp", "selfLink",
+        "generation", "managedFields",   "deletionTimestamp"};
     for (size_t i = 0; i < ARRAY_LEN(NAMES); i++) {
         (void)jnode_del(meta, str_c(NAMES[i]));
     }
@@ -252,7 +251,8 @@ int kube_read_crd(const struct kube_view *v, struct jnode *obj, struct arena *a,
                   struct kube_item *out, struct err *e) {
     const struct kind *k = &model_kinds[v->kind];
     struct jnode *old = jnode_getc(obj, "metadata");
-    struct str name = jnode_str(jnode_getc(old, "name")), ns = jnode_str(jnode_getc(old, "namespace"));
+    struct str name = jnode_str(jnode_getc(old, "name")),
+               ns = jnode_str(jnode_getc(old, "namespace"));
     struct str text = kube_annotation(obj, KUBE_ANNOTATION_METADATA);
     struct jnode *meta = jnode_new(a, J_MAP), *stored = NULL;
     if (text.p) {
@@ -370,6 +370,7 @@ int kube_write_crd(const struct kube_at *at, const struct jnode *value, struct a
             jnode_set(a, o, n->key, jnode_copy(a, n));
         }
     }
+    kind_omit_empty(&model_kinds[v->kind], jnode_getc(o, "spec"));
     fix_spec(v, o, true, a);
     *out = o;
     return 0;

@@ -2,10 +2,10 @@
  * on_watch_end(); what is read is in kube_items.c, the questions of somebody who waits in
  * kube_ask.c.
  *
- * A snapshot is never taken from a server that is behind what was told: the first list may come from
- * a server's memory (resourceVersion=0), each later one asks for "not older than", and where that is
- * refused for the quorum's state. A watch goes on from the last revision that was seen, events and
- * bookmarks alike. */
+ * A snapshot is never taken from a server that is behind what was told: the first list may come
+ * from a server's memory (resourceVersion=0), each later one asks for "not older than", and where
+ * that is refused for the quorum's state. A watch goes on from the last revision that was seen,
+ * events and bookmarks alike. */
 #include "store/kube_reflect.h"
 
 #include "base/clock.h"
@@ -245,8 +245,8 @@ static bool has_auth(struct kube_reflect *r) {
 
 int kube_fetch_start(struct kube_fetch *f, struct str path, int64_t timeout_ms,
                      const struct http_call_ops *ops, struct err *e) {
-    static const struct kube_split_ops split = {
-        .on_object = kube_reflect_object, .on_meta = kube_reflect_meta};
+    static const struct kube_split_ops split = {.on_object = kube_reflect_object,
+                                                .on_meta = kube_reflect_meta};
     struct http_header h[KUBE_HEADERS];
     struct kube_conn *c = &f->r->src->conn;
     struct http_request q = {.method = "GET",
@@ -373,10 +373,10 @@ static void start_list(struct kube_reflect *r, const char *token) {
 static void start_watch(struct kube_reflect *r) {
     struct arena a = {0};
     int64_t s = WATCH_MIN_S / 2 + jittered(WATCH_MIN_S);
-    struct str path = arena_printf(&a,
-                                   "%.*s?watch=true&allowWatchBookmarks=true&resourceVersion=%" PRIu64
-                                   "&timeoutSeconds=%lld",
-                                   STR_FMT(kube_reflect_path(r, &a)), r->pos, (long long)s);
+    struct str path = arena_printf(
+        &a,
+        "%.*s?watch=true&allowWatchBookmarks=true&resourceVersion=%" PRIu64 "&timeoutSeconds=%lld",
+        STR_FMT(kube_reflect_path(r, &a)), r->pos, (long long)s);
     r->phase = KUBE_WATCH;
     r->main.is_list = r->main.is_raw = false;
     r->watch_since_ns = clock_ns();
@@ -504,9 +504,9 @@ static void on_discovered(struct kube_reflect *r) {
     struct str word = arena_printf(&a, "\"name\":\"%s\"", r->rest->plural);
     bool is_there = r->main.status == 200 && str_contains(buf_view(&r->main.error), word);
     if (is_there || (r->main.status != 200 && r->main.status != 404)) {
-        fail(r, 0, arena_printf(&a, "API server: no right to list %s.%s", r->rest->plural,
-                                r->rest->group)
-                       .p);
+        fail(r, 0,
+             arena_printf(&a, "API server: no right to list %s.%s", r->rest->plural, r->rest->group)
+                 .p);
     } else {
         set_absent(r);
     }

@@ -26,8 +26,8 @@ struct kube_source {
     void *owner; /* freed with the source, by free() */
     struct kube_reflect *reflectors;
     size_t n;
-    bool is_slim;    /* items are cut down to what the engine uses */
-    bool may_list;   /* else: only watches, from where they are told */
+    bool is_slim;     /* items are cut down to what the engine uses */
+    bool may_list;    /* else: only watches, from where they are told */
     bool is_fetching; /* a credential, on a worker */
     unsigned n_lost;  /* times in a row that no connection was to be had */
     int64_t retry_ns; /* when all reflectors try together again */

@@ -1,5 +1,5 @@
-/* What follow's consumers don't use is cut before an object becomes an item: a first sync of 100,000
- * pods passes on a tenth of their text. */
+/* What follow's consumers don't use is cut before an object becomes an item: a first sync of
+ * 100,000 pods passes on a tenth of their text. */
 #include "store/kube_shapes.h"
 
 #include <string.h>

@@ -24,10 +24,10 @@ struct kube_split {
     void *arg;
     bool is_watch;
     bool in_string, is_escaped, is_key, is_done, in_items;
-    uint8_t expect;                   /* enum in kube_split.c */
-    unsigned depth;                   /* open brackets */
-    char open[KUBE_SPLIT_DEPTH];      /* which ones */
-    unsigned capture_depth;           /* an object is kept while depth is above; 0: none */
+    uint8_t expect;              /* enum in kube_split.c */
+    unsigned depth;              /* open brackets */
+    char open[KUBE_SPLIT_DEPTH]; /* which ones */
+    unsigned capture_depth;      /* an object is kept while depth is above; 0: none */
     enum { CAPTURE_OBJECT, CAPTURE_META } capture;
     char key[16]; /* of the list's members, as far as it is one that counts */
     size_t n_key;

@@ -62,6 +62,12 @@ void store_close(struct store *s) {
     }
 }
 
+void store_interrupt(struct store *s) {
+    if (s->drv->interrupt) {
+        s->drv->interrupt(s);
+    }
+}
+
 /* Keys go into SQL, URLs and file names of other tools: NUL is never one's part. */
 static int check_key(struct store_key k, bool is_prefix, struct err *e) {
     if (k.space.n == 0 || k.space.n > STORE_KEY_MAX) {

@@ -43,6 +43,9 @@ struct store_item {
  */
 MG_NODISCARD int store_open(const char *url, struct store **out, struct err *e);
 void store_close(struct store *s);
+/* The program stops: a call that waits for a network, and every later one, ends with -ECANCELED.
+ * May be called from another thread than the store's. */
+void store_interrupt(struct store *s);
 /* The URL that the environment names, as with Calico: MARGAY_DATASTORE, else DATASTORE_TYPE
  * (kubernetes, etcdv3; FELIX_DATASTORETYPE, CALICO_DATASTORE_TYPE, too), else etcd if
  * ETCD_ENDPOINTS is set. NULL: none. */

@@ -91,8 +91,8 @@ static void sync_all(const char *url) {
     int64_t took = clock_ns() - start;
     struct rusage u;
     mg_assert(getrusage(RUSAGE_SELF, &u) == 0);
-    int64_t cpu = (u.ru_utime.tv_sec + u.ru_stime.tv_sec) * 1000000 + u.ru_utime.tv_usec +
-                  u.ru_stime.tv_usec;
+    int64_t cpu =
+        (u.ru_utime.tv_sec + u.ru_stime.tv_sec) * 1000000 + u.ru_utime.tv_usec + u.ru_stime.tv_usec;
     printf("took_us %lld\ncpu_us %lld\npeak_kib %ld\nitems %llu\n", (long long)took / 1000,
            (long long)cpu, u.ru_maxrss, (unsigned long long)r->items);
     syncer_free(y);
@@ -112,8 +112,7 @@ static void on_pipe(void *arg, unsigned events) {
     ssize_t n = read(r->pipe, r->text + r->n, sizeof(r->text) - r->n);
     if (n > 0) {
         r->n += (size_t)n;
-        if (r->line_ns == 0 && r->name[0] &&
-            str_contains(str_n(r->text, r->n), str_c(r->name))) {
+        if (r->line_ns == 0 && r->name[0] && str_contains(str_n(r->text, r->n), str_c(r->name))) {
             r->line_ns = clock_ns();
         }
     }
@@ -228,13 +227,14 @@ static void dump_one(void *arg, const struct world_doc *d) {
 
 int main(int argc, char **argv) {
     if (argc == 4 && strcmp(argv[1], "dump") == 0) {
-        struct world w =
-            world_of((unsigned)atoi(argv[2]), (unsigned)atoi(argv[3]), false); // NOLINT(cert-err34-c)
+        struct world w = world_of((unsigned)atoi(argv[2]), (unsigned)atoi(argv[3]),
+                                  false); // NOLINT(cert-err34-c)
         world_each(&w, dump_one, NULL);
     } else if (argc == 3 && strcmp(argv[1], "sync") == 0) {
         sync_all(argv[2]);
     } else if (argc >= 4 && strcmp(argv[1], "latency") == 0) {
-        latency(argv[2], (unsigned)atoi(argv[3]), argc > 4 ? argv + 4 : NULL); // NOLINT(cert-err34-c)
+        latency(argv[2], (unsigned)atoi(argv[3]),
+                argc > 4 ? argv + 4 : NULL); // NOLINT(cert-err34-c)
     } else {
         fprintf(stderr, "usage: bench_stores dump POLICIES PODS | sync URL | latency URL ROUNDS "
                         "[COMMAND...]\n");

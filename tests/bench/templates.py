@@ -94,10 +94,11 @@ def confd(setting):
                 one_ours, one_theirs = best(argv_of, 1, 10)
                 for name, ours_is, go_is, unit in (
                         ('rendering', ours['us'], theirs['us'], 'µs'),
+                        ('peak memory, many renderings', ours['peak_kib'], theirs['peak_kib'], 'KiB'),
                         ('peak memory, one rendering', one_ours['peak_kib'], one_theirs['peak_kib'], 'KiB'),
                         ('start to output', one_ours['whole_us'], one_theirs['whole_us'], 'µs')):
                     rows.append([f'{what} × {count}: {name}, {unit}', f'{ours_is:.0f}',
-                                 f'{go_is:.0f} ({go_is / ours_is:.1f}x)'])
+                                 f'{go_is:.0f} ({go_is / max(ours_is, 1):.1f}x)'])
     heads = ['what', 'Margay', "Go's text/template"]
     table = '\n'.join('| ' + ' | '.join(row) + ' |' for row in [heads, ['---'] * 3, *rows])
     return ('The same template and data by both, taking turns; best of the turns. Goals: half the time, 0.3 of the '

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import tempfile
 
-from lab import CommandFailed, wait_until_reachable
+from lab import COMMAND_TIMEOUT, CommandFailed, wait_until_reachable
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 GATEWAY_OUT = ('10.90.0.1', 'fd90::1')
@@ -42,7 +42,9 @@ class Agent:
             self.process = self.lab.spawn(
                 self.node, [self.margay, 'node', '--node-name', self.name, *self.globals()],
                 stdout=log, stderr=log, env={**os.environ, 'NO_DEFAULT_POOLS': self.no_pools})
-        if wait:
+        if wait and self.url:  # a server that has just been started is slow at first
+            self.call('status', '--wait', '--timeout', '120s', timeout=150)
+        elif wait:
             self.call('status', '--wait', '--timeout', '20s')
 
     def globals(self):
@@ -61,9 +63,9 @@ class Agent:
         self.process.kill()
         self.process.wait()
 
-    def call(self, *argv, stdin=''):
+    def call(self, *argv, stdin='', timeout=COMMAND_TIMEOUT):
         """Run the CLI on the node; its output."""
-        return self.lab.run(self.node, [self.margay, *self.globals(), *argv], stdin)
+        return self.lab.run(self.node, [self.margay, *self.globals(), *argv], stdin, timeout)
 
     def status(self):
         """What `status` says, whatever its exit status."""

@@ -462,7 +462,18 @@ class KubeApiserver:
     def apply_crds(self, folder=ROOT / 'deploy' / 'crds'):
         """Margay's custom resource definitions; returns when they are served."""
         self.kubectl('apply', '-f', str(folder))
-        self.kubectl('wait', '--for=condition=Established', '--timeout=60s', '-f', str(folder))
+        self.kubectl('wait', '--for=condition=Established', '--timeout=100s', '-f', str(folder))
+        kinds = self.kubectl('get', 'customresourcedefinitions', '-o', 'name').split()
+        names = ','.join(kind.split('/')[1] for kind in kinds)
+
+        def are_served():
+            try:
+                self.kubectl('get', '-A', '-o', 'name', names)
+            except CommandFailed:
+                return False
+            return True
+
+        wait_until(are_served, 'the custom resources are served')
 
     def request(self, path, method='GET', body=None, token=ADMIN_TOKEN, kind='application/json'):
         """One request from this host: status and body. Only where the server is on the host."""

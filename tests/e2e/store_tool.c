@@ -1,5 +1,5 @@
-/* A store's driver from the command line, for tests: what a call answered, or what following told, as
- * lines of JSON.
+/* A store's driver from the command line, for tests: what a call answered, or what following told,
+ * as lines of JSON.
  *
  *   store_tool URL get SPACE KEY
  *   store_tool URL list SPACE PREFIX
@@ -9,11 +9,13 @@
  *                                         a line "ask" on stdin asks, the end of stdin ends it
  *   store_tool URL watch SPACE PREFIX REVISION
  *   store_tool URL node NAME up|down|KEY=VALUE…       (kube.h)
+ *   store_tool URL apply r                puts each line of stdin, an object; a line per answer
  *   store_tool URL peak SPACE             follows to the first in-sync; memory and time */
 #include "base/buf.h"
 #include "base/clock.h"
 #include "base/jtree.h"
 #include "base/log.h"
+#include "model/model.h"
 #include "store/driver.h"
 #include "store/kube.h"
 #include "store/syncer.h"
@@ -62,7 +64,8 @@ static void say(const char *event, struct str scope, uint64_t revision) {
 
 static int say_end(int code, const struct err *e, uint64_t revision) {
     struct buf b = BUF_INIT(1 << 20);
-    buf_printf(&b, "{\"event\":\"end\",\"code\":\"%s\",\"message\":", code < 0 ? err_name(code) : "");
+    buf_printf(&b,
+               "{\"event\":\"end\",\"code\":\"%s\",\"message\":", code < 0 ? err_name(code) : "");
     json_quote(&b, str_c(code < 0 ? e->msg : ""));
     buf_printf(&b, ",\"revision\":%" PRIu64 "}", revision);
     put_line(&b);
@@ -241,6 +244,38 @@ static int note_node(struct store *s, int argc, char **argv) {
     return say_end(kube_node_annotate(s, str_c(argv[3]), notes, n, &e), &e, 0);
 }
 
+/* One object, at the place that it names. */
+static int apply_line(struct store *s, struct str line) {
+    struct arena a = {0};
+    struct err e = {0};
+    struct jnode *doc = NULL;
+    int r = json_parse(line, &json_limits_default, &a, &doc, &e);
+    const struct kind *k = r < 0 ? NULL
+                                 : kind_by_type(jnode_str(jnode_getc(doc, "apiVersion")),
+                                                jnode_str(jnode_getc(doc, "kind")));
+    struct str ns = jnode_str(jnode_path(doc, "metadata.namespace"));
+    struct str name = jnode_str(jnode_path(doc, "metadata.name"));
+    r = k ? 0 : err_set(&e, ERR_INVALID, "no such kind");
+    if (r == 0) {
+        struct store_key key = {STR(STORE_SPACE_RESOURCES),
+                                kind_store_key(k, ns.n ? ns : STR("default"), name, &a)};
+        r = store_put(s, key, line, REV_ANY, NULL, &e);
+    }
+    arena_fini(&a);
+    return say_end(r, &e, 0);
+}
+
+static int apply_all(struct store *s) {
+    char *line = NULL;
+    size_t cap = 0;
+    ssize_t n;
+    while ((n = getline(&line, &cap, stdin)) > 0) {
+        (void)apply_line(s, str_trim(str_n(line, (size_t)n)));
+    }
+    free(line);
+    return 0;
+}
+
 static int put_it(struct store *s, struct store_key k, uint64_t expect) {
     struct buf b = BUF_INIT(16 << 20);
     struct err e = {0};
@@ -283,6 +318,9 @@ static int run(struct store *s, int argc, char **argv) {
     if (strcmp(op, "follow") == 0) {
         bool is_raw = argc > 4 && strcmp(argv[4], "raw") == 0;
         return follow_it(s, (struct store_key){k.space, STR("")}, is_raw);
+    }
+    if (strcmp(op, "apply") == 0) {
+        return apply_all(s);
     }
     if (strcmp(op, "peak") == 0) {
         return measure(s, (struct store_key){k.space, STR("")});

@@ -5,12 +5,14 @@ what protects them, what is negotiated on them, and the kernel's routes at the e
 test_bgp_interop.py [--full]: 100,000 routes instead of 1,000.
 """
 
+import os
 import signal
+import subprocess
 import sys
 import time
 import unittest
 
-from bgp_routers import Bird, Fabric, Frr, GoBgp, Margay, prefixes, static_routes, wait_for
+from bgp_routers import MARGAY, Bird, Fabric, Frr, GoBgp, Margay, prefixes, static_routes, wait_for
 
 N_ROUTES = 100000 if '--full' in sys.argv else 1000
 OURS = 80  # protocol of our routes in the kernel
@@ -29,7 +31,7 @@ class Interop(unittest.TestCase):
         ours = Margay(self.fabric, 'ours', 65001)
         bird = Bird(self.fabric, 'bird', 65002)
         nets = prefixes(N_ROUTES)
-        six = [f'2001:db8:{i:x}::/48' for i in range(100)]
+        six = [f'2001:db8:{i:x}::/48' for i in range(1, 101)]
         bird.start(static_routes(nets) + static_routes(six)
                    + bird.bgp('four', ours) + bird.bgp('six', ours, v4=None, local=6,
                                                        v6='import all; export all;'))
@@ -271,6 +273,41 @@ class Interop(unittest.TestCase):
         self.assertEqual(route['gateway'], go.ip)
         self.assertIn('65000:7', ours.ask('routes', '-o', 'json').stdout)
         wait_for('passed on', lambda: '50.0.0.0/24' in self.fabric.routes('bird'))
+
+    def test_datastore(self):
+        """The same resources, followed in the agent's store."""
+        ours = Margay(self.fabric, 'ours', 65001)
+        bird = Bird(self.fabric, 'bird', 65002)
+        bird.start(static_routes(prefixes(5)) + bird.bgp('p', ours))
+        self.fabric.lab.spawn('ours', [MARGAY, '--state-dir', str(ours.dir), 'node', '--node-name',
+                                       'ours'], env={**os.environ, 'NO_DEFAULT_POOLS': 'true'},
+                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_for('the agent', lambda: (ours.dir / 'agent.sock').exists())
+
+        def apply(peers, extra=()):
+            ours.write(peers, extra)
+            subprocess.run([MARGAY, '--state-dir', str(ours.dir), 'apply', '-f',
+                            str(ours.dir / 'bgp.yaml')], check=True, stdout=subprocess.DEVNULL)
+
+        ours.spawn([MARGAY, '--run-dir', str(ours.dir), 'bgp', '--node-name', 'ours'],
+                   {'MARGAY_DATASTORE': f'agent:{ours.dir}/agent.sock'})
+        apply({'p': {'peerIP': bird.ip, 'asNumber': 65002}})
+        wait_for('the socket', lambda: (ours.dir / 'bgp.sock').exists())
+        wait_for('the session', lambda: ours.ask('status').returncode == 0 and
+                 ours.peer(bird.ip)['isUp'])
+        wait_for('routes', lambda: len(self.routes(ours)) == 5)
+        # In a cluster nothing leaves but what pools and services hold.
+        self.fabric.lab.batch('ours', ['route add blackhole 30.0.0.0/24'])
+        pool = {'apiVersion': 'projectcalico.org/v3', 'kind': 'IPPool', 'metadata': {'name': 'p'},
+                'spec': {'cidr': '10.44.0.0/16', 'blockSize': 26}}
+        self.fabric.lab.batch('ours', ['route add blackhole 10.44.9.0/26'])
+        apply({'p': {'peerIP': bird.ip, 'asNumber': 65002}}, [pool])
+        wait_for('the pool is announced', lambda: '10.44.9.0/26' in self.fabric.routes('bird'))
+        self.assertNotIn('30.0.0.0/24', self.fabric.routes('bird'))
+        subprocess.run([MARGAY, '--state-dir', str(ours.dir), 'delete', 'bgppeer', 'p'], check=True,
+                       stdout=subprocess.DEVNULL)
+        wait_for('no peer', lambda: not ours.status()['peers'])
+        wait_for('no routes', lambda: not self.routes(ours))
 
 
 if __name__ == '__main__':

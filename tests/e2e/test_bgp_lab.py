@@ -3,6 +3,7 @@
 from pod to pod and from the routers to the pods by BGP alone; the mesh becomes a reflector and the
 speakers are killed while pings run, and none is lost."""
 
+import json
 import re
 import signal
 import subprocess
@@ -33,9 +34,8 @@ class Node(Margay):
         lab, host = self.lab, f'cali{index}'
         lab.netns(name)
         lab.link(name, 'eth0', self.name, host)
-        lab.sysctl(self.name, {f'net.ipv4.conf.{host}.proxy_arp': 1,
-                               f'net.ipv4.neigh.{host}.proxy_delay': 0})
-        lab.batch(self.name, [f'route add {ip}/32 dev {host} scope link'])
+        lab.batch(self.name, [f'addr add 169.254.1.1/32 dev {host}',
+                              f'route add {ip}/32 dev {host} scope link'])
         lab.batch(name, [f'addr add {ip}/32 dev eth0', 'route add 169.254.1.1 dev eth0 scope link',
                          'route add default via 169.254.1.1 dev eth0'])
         return name, ip
@@ -73,7 +73,7 @@ class Rack(unittest.TestCase):
         self.bird = Bird(self.fabric, 'tor2', 65000)
         self.pods = [n.pod(5) for n in self.nodes]
 
-    def write(self, reflector=None):
+    def write(self, reflector=None, mesh=True):
         """The same resources in every node's file, as a datastore would give them."""
         extra = [resource('IPPool', 'pods', {'cidr': '10.44.0.0/16', 'blockSize': 26})]
         for n in self.nodes:
@@ -94,7 +94,7 @@ class Rack(unittest.TestCase):
                 else:
                     others.append(doc)
             n.node_doc = own
-            n.write(peers, extra + others, mesh=not reflector)
+            n.write(peers, extra + others, mesh=mesh)
 
     def test_rack(self):
         peers = ''.join(f' neighbor {n.ip} remote-as 64512\n neighbor {n.ip} timers connect 1\n'
@@ -124,14 +124,20 @@ class Rack(unittest.TestCase):
         self.pass_on(self.bird.name, third_ip)
         with Pings(self.fabric.lab, first, third_ip) as inner, \
                 Pings(self.fabric.lab, self.bird.name, second_ip) as outer:
+            # First the reflector, and when everyone has its routes the mesh goes.
             self.write(reflector=self.nodes[1])
-            for n in self.nodes:
-                n.process.send_signal(signal.SIGHUP)
+            self.reload()
+            for n, other in ((self.nodes[0], self.nodes[2]), (self.nodes[2], self.nodes[0])):
+                wait_for(f'{n.name}: routes of the reflector', lambda n=n, other=other: {
+                    (r['prefix'], r['peer']) for r in json.loads(n.ask(
+                        'routes', '-o', 'json').stdout)} >= {
+                            (other.block, self.nodes[1].ip), (other.block, other.ip)})
+            self.write(reflector=self.nodes[1], mesh=False)
+            self.reload()
             for n in (self.nodes[0], self.nodes[2]):
-                wait_for(f'{n.name}: only the reflector', lambda n=n: [
-                    p['ip'] for p in n.status()['peers']
-                    if p['type'] != 'global'] == [self.nodes[1].ip]
-                    and n.peer(self.nodes[1].ip)['isUp'])
+                wait_for(f'{n.name}: only the reflector', lambda n=n: {
+                    p['ip'] for p in n.status()['peers'] if p['type'] != 'global'
+                } == {self.nodes[1].ip, self.nodes[1].ip6} and n.peer(self.nodes[1].ip)['isUp'])
             wait_for('blocks by the reflector', lambda: blocks - {self.nodes[0].block} <= set(
                 self.fabric.routes('n1', protocol=OURS)))
             time.sleep(1)
@@ -153,6 +159,10 @@ class Rack(unittest.TestCase):
         for n in self.nodes:
             wait_for(f'blocks at {n.name} again', lambda n=n: blocks - {n.block} <= set(
                 self.fabric.routes(n.name, protocol=OURS)))
+
+    def reload(self):
+        for n in self.nodes:
+            n.process.send_signal(signal.SIGHUP)
 
     def pass_on(self, source, target):
         wait_for(f'{source} reaches {target}', lambda: ' 0% packet loss' in self.ping(

@@ -277,7 +277,7 @@ FAULTS = {
     'slow': relay_fault('limit', 3000, within=10),
     'truncated': relay_fault('truncate', 2000, within=6),
     'garbled': relay_fault('garble', says=60, within=10),
-    'forgotten': Fault(cut_for_good, forget_and_mend, says=10),
+    'forgotten': Fault(cut_for_good, forget_and_mend, says=10, within=15),
     'leader-lost': Fault(kill_leader, start_server, within=6, stores=('etcd',), members=3),
     'full': Fault(fill_up, make_room, writes=False, stores=('etcd',), quota=16 << 20),
     'token-expired': Fault(wait_for_tokens_to_end, nothing, stores=('etcd',), tls=True, users=True,

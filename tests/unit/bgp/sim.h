@@ -37,9 +37,9 @@ struct peer_config sim_peer_config(struct sim *m, unsigned a, unsigned b);
 void sim_peer(struct sim *m, unsigned a, unsigned b, const struct peer_config *cfg);
 /* Both ends, plain. */
 void sim_link(struct sim *m, unsigned a, unsigned b);
-/* Nothing passes between a and b, in either direction, until it is healed; is_reset: connections
- * between them break at once. */
-void sim_cut(struct sim *m, unsigned a, unsigned b, bool is_cut);
+/* Nothing passes between a and b, in either direction, until it is healed. sim_reset: their
+ * connections break. */
+void sim_cut(struct sim *m, unsigned a, unsigned b, bool is_now_cut);
 void sim_reset(struct sim *m, unsigned a, unsigned b);
 void sim_set_delay(struct sim *m, int64_t least, int64_t most);
 /* Bytes that may be on their way in one direction of a connection. */

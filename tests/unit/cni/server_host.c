@@ -36,8 +36,8 @@ struct host {
     size_t n_waits, n_asked;
 };
 
-static void when_enforced(void *arg, struct str key MG_UNUSED, uint64_t revision, int64_t timeout_ms MG_UNUSED,
-                          void (*cb)(void *, int), void *cb_arg) {
+static void when_enforced(void *arg, struct str key MG_UNUSED, uint64_t revision,
+                          int64_t timeout_ms MG_UNUSED, void (*cb)(void *, int), void *cb_arg) {
     struct host *h = arg;
     h->n_asked++;
     if (!h->is_holding) {

@@ -266,8 +266,9 @@ static struct value list_of(struct arena *a, const struct jnode *n, const struct
 
 static struct value map_of(struct arena *a, const struct jnode *n, const struct vtype *type) {
     struct value map = value_map_new(a, type);
+    value_map_reserve(a, &map, n->n);
     jnode_each (it, n) {
-        struct value key = value_str(it->key);
+        struct value key = value_str(arena_dup(a, it->key));
         if (type->key == &VT_INT) {
             int64_t i = 0;
             if (str_to_i64(it->key, &i) < 0) {
@@ -281,7 +282,7 @@ static struct value map_of(struct arena *a, const struct jnode *n, const struct 
 }
 
 static struct value pair_of(struct arena *a, const struct jnode *n) {
-    return make_pair(a, n->child->s, n->child->next->s);
+    return make_pair(a, arena_dup(a, n->child->s), arena_dup(a, n->child->next->s));
 }
 
 static struct value pointer_to(struct arena *a, const struct jnode *n) {
@@ -296,7 +297,7 @@ static struct value pointer_to(struct arena *a, const struct jnode *n) {
 static struct value box_of(struct arena *a, const struct jnode *n) {
     struct value *f = arena_array(a, struct value, ARRAY_LEN(box_fields));
     const struct jnode *list = jnode_getc(n, "list");
-    f[0] = value_str(jnode_str(jnode_getc(n, "name")));
+    f[0] = value_str(arena_dup(a, jnode_str(jnode_getc(n, "name"))));
     f[1] = value_int(jnode_getc(n, "n")->i);
     f[2] = world_value(a, jnode_getc(n, "any"));
     f[3] = list && list->type == J_LIST ? list_of(a, list, &VT_STRINGS)
@@ -404,7 +405,7 @@ struct value world_value(struct arena *a, const struct jnode *n) {
     case J_FLOAT:
         return value_float(n->f);
     case J_STR:
-        return value_str(n->s);
+        return value_str(arena_dup(a, n->s));
     case J_LIST:
         return list_of(a, n, &VT_LIST);
     case J_MAP:

@@ -6,5 +6,5 @@
 
 extern const struct tmpl_funcs world_funcs;
 
-/* A value from its description; lives in the arena, as the tree it comes from must. */
+/* A value from its description; lives in the arena. */
 struct value world_value(struct arena *a, const struct jnode *n);

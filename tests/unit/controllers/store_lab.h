@@ -1,4 +1,5 @@
-/* What the controllers' tests share: stores in a folder of their own, objects as JSON with ' for ". */
+/* What the controllers' tests share: stores in a folder of their own, objects as JSON with ' for ".
+ */
 #pragma once
 
 #include "base/buf.h"

@@ -4,7 +4,6 @@
 #include "controllers/mirror.h"
 #include "store_lab.h"
 
-
 /* ---- policies ---- */
 
 struct policy_case {
@@ -142,12 +141,11 @@ static void t_policy__pod_selector_broken__not_converted(void **state) {
 static void t_namespace__labels__prefixed_and_sorted(void **state) {
     (void)state;
     struct arena a = {0};
-    lab_assert_json(
-        convert_namespace(lab_json(&a, "{'metadata':{'name':'shop','labels':{'z':'1','a':''}}}"),
-                          &a),
-        "{'ingress':[{'action':'Allow','source':{},'destination':{}}],"
-        "'egress':[{'action':'Allow','source':{},'destination':{}}],'labelsToApply':{"
-        "'pcns.a':'','pcns.projectcalico.org/name':'shop','pcns.z':'1'}}");
+    lab_assert_json(convert_namespace(
+                        lab_json(&a, "{'metadata':{'name':'shop','labels':{'z':'1','a':''}}}"), &a),
+                    "{'ingress':[{'action':'Allow','source':{},'destination':{}}],"
+                    "'egress':[{'action':'Allow','source':{},'destination':{}}],'labelsToApply':{"
+                    "'pcns.a':'','pcns.projectcalico.org/name':'shop','pcns.z':'1'}}");
     lab_assert_json(convert_account(lab_json(&a, "{'metadata':{'name':'bot','namespace':'shop',"
                                                  "'labels':{'team':'x'}}}"),
                                     &a),
@@ -165,15 +163,14 @@ static void t_names__there_and_back(void **state) {
                  {MIRROR_ACCOUNT, "shop", "a.b-c", "ksa.shop.a.b-c"}};
     struct arena a = {0};
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
-        struct str name =
-            mirror_name(cases[i].id, str_c(cases[i].ns), str_c(cases[i].name), &a);
+        struct str name = mirror_name(cases[i].id, str_c(cases[i].ns), str_c(cases[i].name), &a);
         assert_true(str_is(name, cases[i].target));
         struct str ns = str_c(cases[i].id == MIRROR_POLICY ? cases[i].ns : "");
         assert_true(mirror_source(cases[i].id, &ns, &name));
         assert_true(str_is(ns, cases[i].ns) && str_is(name, cases[i].name));
     }
-    static const char *const foreign[] = {"kns.", "ksa.shop", "ksa..x", "projectcalico-default-allow",
-                                          "knp.other.x", "default.web"};
+    static const char *const foreign[] = {
+        "kns.", "ksa.shop", "ksa..x", "projectcalico-default-allow", "knp.other.x", "default.web"};
     for (size_t i = 0; i < ARRAY_LEN(foreign); i++) {
         for (int id = 0; id < MIRROR_N; id++) {
             struct str ns = STR("n"), name = str_c(foreign[i]);
@@ -200,8 +197,7 @@ static void t_endpoint__labels_and_account__of_the_pod(void **state) {
     lab_assert_json(jnode_getc(wep, "spec"),
                     "{'pod':'web','serviceAccountName':'bot','node':'n1'}");
     assert_false(convert_endpoint(wep, pod, &a));
-    assert_true(
-        str_is(convert_endpoint_prefix(STR("n-1"), STR("web-7"), &a), "n--1-k8s-web--7-"));
+    assert_true(str_is(convert_endpoint_prefix(STR("n-1"), STR("web-7"), &a), "n--1-k8s-web--7-"));
     arena_fini(&a);
 }
 

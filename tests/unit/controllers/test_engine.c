@@ -104,7 +104,8 @@ static const char *const spaces[] = {"a", "b-b", "c"};
 static const char *const names[] = {"x", "y.z", "w"};
 
 static const char *random_labels(struct arena *a) {
-    return arena_cstr(a, arena_printf(a, "'labels':{'k%u':'v%u','m':'%u'}", rnd(3), rnd(3), rnd(2)));
+    return arena_cstr(a,
+                      arena_printf(a, "'labels':{'k%u':'v%u','m':'%u'}", rnd(3), rnd(3), rnd(2)));
 }
 
 /* ---- random changes of the source ---- */
@@ -126,12 +127,13 @@ static void change_source(struct store *s) {
                           arena_cstr(&a, arena_printf(&a, "{'metadata':{%s}}", labels)));
         break;
     case 2:
-        is_gone ? lab_del(s, K_K8S_NETWORK_POLICY, ns, name)
-                : lab_put(s, K_K8S_NETWORK_POLICY, ns, name,
-                          arena_cstr(&a, arena_printf(&a,
-                                                      "{'spec':{'podSelector':{'matchLabels':{'a':"
-                                                      "'%u'}},'ingress':[{'ports':[{'port':%u}]}]}}",
-                                                      rnd(4), 80 + rnd(3))));
+        is_gone
+            ? lab_del(s, K_K8S_NETWORK_POLICY, ns, name)
+            : lab_put(s, K_K8S_NETWORK_POLICY, ns, name,
+                      arena_cstr(&a, arena_printf(&a,
+                                                  "{'spec':{'podSelector':{'matchLabels':{'a':"
+                                                  "'%u'}},'ingress':[{'ports':[{'port':%u}]}]}}",
+                                                  rnd(4), 80 + rnd(3))));
         break;
     default:
         is_gone ? lab_del(s, K_POD, ns, name)
@@ -160,8 +162,9 @@ static void tamper(struct store *s) {
         lab_put(s, K_PROFILE, "", profile, "{'spec':{'labelsToApply':{'evil':'1'}}}");
         break;
     case 2:
-        lab_put(s, K_NETWORK_POLICY, ns, policy, "{'spec':{'order':1,'ingress':[{'action':"
-                                                 "'Allow'}]}}");
+        lab_put(s, K_NETWORK_POLICY, ns, policy,
+                "{'spec':{'order':1,'ingress':[{'action':"
+                "'Allow'}]}}");
         break;
     case 3:
         lab_del(s, K_NETWORK_POLICY, ns, policy);
@@ -261,8 +264,8 @@ static void check(struct lab *lab) {
         struct jnode *is =
             lab_get(lab->target, foreign[i].kind, foreign[i].ns, foreign[i].name, &a);
         assert_non_null(is);
-        assert_true(jnode_eq(jnode_getc(is, "spec"),
-                             jnode_getc(lab_json(&a, foreign[i].text), "spec")));
+        assert_true(
+            jnode_eq(jnode_getc(is, "spec"), jnode_getc(lab_json(&a, foreign[i].text), "spec")));
     }
     arena_fini(&a);
 }
@@ -318,8 +321,9 @@ static void t_engine__kubernetes_node_gone__calico_node_deleted_others_stay(void
     struct arena a = {0};
     lab_put(lab->source, K_NODE_K8S, "", "n1", "{'metadata':{'labels':{'zone':'z'}}}");
     lab_put(lab->source, K_NODE_K8S, "", "n2", "{}");
-    lab_put(lab->target, K_NODE, "", "n1", "{'metadata':{'labels':{'own':'1'}},'spec':{'orchRefs':["
-                                           "{'nodeName':'n1','orchestrator':'k8s'}]}}");
+    lab_put(lab->target, K_NODE, "", "n1",
+            "{'metadata':{'labels':{'own':'1'}},'spec':{'orchRefs':["
+            "{'nodeName':'n1','orchestrator':'k8s'}]}}");
     lab_put(lab->target, K_NODE, "", "calico-n2",
             "{'spec':{'orchRefs':[{'nodeName':'n2','orchestrator':'k8s'}]}}");
     lab_put(lab->target, K_NODE, "", "metal", "{'spec':{}}");
@@ -414,8 +418,8 @@ static void assert_ingress(struct lab *lab, const char *name, const char *want) 
     arena_fini(&a);
 }
 
-#define SVC(uid, notes, type, families)                                                      \
-    "{'metadata':{'uid':'" uid "','annotations':{" notes "}},'spec':{'type':'" type          \
+#define SVC(uid, notes, type, families)                                             \
+    "{'metadata':{'uid':'" uid "','annotations':{" notes "}},'spec':{'type':'" type \
     "','ipFamilies':[" families "]}}"
 
 static void t_engine__services__addresses_given_written_and_taken_back(void **state) {
@@ -438,12 +442,13 @@ static void t_engine__services__addresses_given_written_and_taken_back(void **st
     settle(l, x);
     assert_ingress(lab, "other", NULL);
     assert_ingress(lab, "fixed", "[{'ip':'198.51.100.3'}]");
-    const struct jnode *i =
-        jnode_path(lab_get(lab->target, K_SERVICE, "shop", "dual", &a), "status.loadBalancer.ingress");
+    const struct jnode *i = jnode_path(lab_get(lab->target, K_SERVICE, "shop", "dual", &a),
+                                       "status.loadBalancer.ingress");
     assert_int_equal(i->n, 2);
     assert_true(str_starts(jnode_str(jnode_getc(i->child, "ip")), STR("192.0.2.")));
     assert_true(str_starts(jnode_str(jnode_getc(i->last, "ip")), STR("2001:db8::")));
-    i = jnode_path(lab_get(lab->target, K_SERVICE, "shop", "named", &a), "status.loadBalancer.ingress");
+    i = jnode_path(lab_get(lab->target, K_SERVICE, "shop", "named", &a),
+                   "status.loadBalancer.ingress");
     assert_true(str_starts(jnode_str(jnode_getc(i->child, "ip")), STR("198.51.100.")));
     /* The owner of the blocks is virtual, the handle Calico's. */
     struct store_item it;
@@ -454,7 +459,8 @@ static void t_engine__services__addresses_given_written_and_taken_back(void **st
     /* Other wishes: what is no more wanted goes back. */
     lab_put(lab->target, K_SERVICE, "shop", "named", SVC("u5", "", "LoadBalancer", "'IPv4'"));
     settle(l, x);
-    i = jnode_path(lab_get(lab->target, K_SERVICE, "shop", "named", &a), "status.loadBalancer.ingress");
+    i = jnode_path(lab_get(lab->target, K_SERVICE, "shop", "named", &a),
+                   "status.loadBalancer.ingress");
     assert_true(str_starts(jnode_str(jnode_getc(i->child, "ip")), STR("192.0.2.")));
     /* Deleted, changed to another type: nothing is left in the books. */
     static const char *const all[] = {"one", "dual", "fixed"};
@@ -467,7 +473,8 @@ static void t_engine__services__addresses_given_written_and_taken_back(void **st
     struct buf b = BUF_INIT(1 << 20);
     engine_metrics(x, &b);
     assert_true(str_contains(buf_view(&b), STR("ipam_ippool_size{ippool=\"byhand\"} 8\n")));
-    assert_false(str_contains(buf_view(&b), STR("ipam_allocations_in_use{ippool=\"four\",node=\"un")));
+    assert_false(
+        str_contains(buf_view(&b), STR("ipam_allocations_in_use{ippool=\"four\",node=\"un")));
     buf_fini(&b);
     engine_free(x);
     arena_fini(&a);

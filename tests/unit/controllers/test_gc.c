@@ -1,6 +1,6 @@
 /* The collector: cases one by one, then the property: no interleaving of pods, CNI calls, nodes,
- * stale knowledge, passes and delayed releases frees an address that somebody uses, and what is left
- * over is collected in the end. */
+ * stale knowledge, passes and delayed releases frees an address that somebody uses, and what is
+ * left over is collected in the end. */
 #include "base/vec.h"
 #include "controllers/facts.h"
 #include "controllers/gc.h"
@@ -86,7 +86,8 @@ static void learn_all(struct world *w) {
     w->facts = facts_new();
     w->gc = gc_new();
     gc_free(old);
-    struct store_key r = {STR(STORE_SPACE_RESOURCES), STR("")}, i = {STR(STORE_SPACE_IPAM), STR("")};
+    struct store_key r = {STR(STORE_SPACE_RESOURCES), STR("")},
+                     i = {STR(STORE_SPACE_IPAM), STR("")};
     assert_int_equal(store_list(w->lab->target, r, NULL, learn_item, w, &e), 0);
     assert_int_equal(store_list(w->lab->target, i, NULL, learn_item, w, &e), 0);
 }
@@ -255,11 +256,13 @@ static void t_gc__who_has_the_address__keeps_it(void **state) {
     static const struct keep_case cases[] = {
         {"the pod has it", "{'spec':{'nodeName':'n1'},'status':{'podIP':'@'}}", NULL, true},
         {"it has told of none yet", "{'spec':{'nodeName':'n1'}}", NULL, true},
-        {"it is finished, and there", "{'spec':{'nodeName':'n1'},'status':{'phase':'Failed','reason':"
-                                      "'Evicted','podIP':'@'}}",
+        {"it is finished, and there",
+         "{'spec':{'nodeName':'n1'},'status':{'phase':'Failed','reason':"
+         "'Evicted','podIP':'@'}}",
          NULL, true},
-        {"by Calico's annotation", "{'metadata':{'annotations':{'cni.projectcalico.org/podIPs':"
-                                   "'@/32'}},'spec':{'nodeName':'n1'},'status':{'podIP':'9.9.9.9'}}",
+        {"by Calico's annotation",
+         "{'metadata':{'annotations':{'cni.projectcalico.org/podIPs':"
+         "'@/32'}},'spec':{'nodeName':'n1'},'status':{'podIP':'9.9.9.9'}}",
          NULL, true},
         {"it has another one", "{'spec':{'nodeName':'n1'},'status':{'podIP':'9.9.9.9'}}", NULL,
          false},
@@ -359,9 +362,9 @@ static void t_gc__unknown_owner_windows_machine__never(void **state) {
                              {STR("namespace"), STR("n")},
                              {STR("vmi-name"), STR("x")}};
     assert_int_equal(ipam_assign_auto(m, &o, IP_V4, 1, STR("byhand"), NULL, 0, &ip[0], &e), 0);
-    assert_int_equal(ipam_assign_auto(m, &o, IP_V4, 1, STR("windows-reserved-ipam-handle"), vm, 1,
-                                      &ip[1], &e),
-                     0);
+    assert_int_equal(
+        ipam_assign_auto(m, &o, IP_V4, 1, STR("windows-reserved-ipam-handle"), vm, 1, &ip[1], &e),
+        0);
     assert_int_equal(ipam_assign_auto(m, &o, IP_V4, 1, STR("vm"), vm, 4, &ip[2], &e), 0);
     ipam_free(m);
     learn_all(w);
@@ -432,7 +435,7 @@ struct sim {
     bool has_object[N_PODS], has_node[N_NODES];
     unsigned n_adds;
     int64_t now;
-    VEC(char *) stale; /* "SPACE KEY": what the loop has not learned yet */
+    VEC(char *) stale;      /* "SPACE KEY": what the loop has not learned yet */
     VEC(struct job *) late; /* releases that a worker has yet to do */
 };
 
@@ -487,8 +490,10 @@ static void add(struct sim *s, int i) {
     snprintf(c->handle, sizeof(c->handle), "net.c%u", s->n_adds++);
     assign(s->w, node, c->handle, "n", pod, NULL, &c->ip);
     snprintf(wep, sizeof(wep), "%s-k8s-%s-eth0", node, pod);
-    snprintf(text, sizeof(text), "{'spec':{'orchestrator':'k8s','node':'%s','pod':'%s','ipNetworks':["
-                                 "'%s/32']}}", node, pod, ip_text(&c->ip, addr));
+    snprintf(text, sizeof(text),
+             "{'spec':{'orchestrator':'k8s','node':'%s','pod':'%s','ipNetworks':["
+             "'%s/32']}}",
+             node, pod, ip_text(&c->ip, addr));
     lab_put(s->w->lab->target, K_WORKLOAD_ENDPOINT, "n", wep, text);
     note(s, K_WORKLOAD_ENDPOINT, "n", wep);
     if (rnd(3)) {
@@ -648,7 +653,8 @@ static void finish(struct sim *s) {
     }
     struct arena a = {0};
     struct err e;
-    for (int i = 0; i < N_PODS; i++) { /* containers without their object end, their addresses leak */
+    for (int i = 0; i < N_PODS;
+         i++) { /* containers without their object end, their addresses leak */
         char node[16], wep[64], pod[16];
         for (int n = 0; n < N_NODES && !s->of[i].is_running; n++) {
             snprintf(wep, sizeof(wep), "%s-k8s-%s-eth0", node_name(n, node), pod_name(i, pod));

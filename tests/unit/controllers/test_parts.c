@@ -102,9 +102,12 @@ static void t_duration__as_go(void **state) {
         const char *in;
         int64_t ns;
         const char *out;
-    } cases[] = {{"5m", 300 * S, "5m0s"},     {"1h2m3.5s", 3723 * S + 500 * MS, "1h2m3.5s"},
-                 {"0", 0, "0s"},              {"90s", 90 * S, "1m30s"},
-                 {"1500ms", 1500 * MS, "1.5s"}, {"15m0s", 900 * S, "15m0s"}};
+    } cases[] = {{"5m", 300 * S, "5m0s"},
+                 {"1h2m3.5s", 3723 * S + 500 * MS, "1h2m3.5s"},
+                 {"0", 0, "0s"},
+                 {"90s", 90 * S, "1m30s"},
+                 {"1500ms", 1500 * MS, "1.5s"},
+                 {"15m0s", 900 * S, "15m0s"}};
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         int64_t ns = -1;
         struct buf b = BUF_INIT(64);
@@ -154,8 +157,9 @@ static void t_config__environment_over_object__told_in_status(void **state) {
     struct jnode *status;
     struct err e;
     struct fake_env env = {"ENABLED_CONTROLLERS", "node, profile"};
-    struct jnode *spec = lab_json(&a, "{'prometheusMetricsPort':0,'controllers':{'policy':{},'node':"
-                                      "{'leakGracePeriod':'0s','syncLabels':'Disabled'}}}");
+    struct jnode *spec =
+        lab_json(&a, "{'prometheusMetricsPort':0,'controllers':{'policy':{},'node':"
+                     "{'leakGracePeriod':'0s','syncLabels':'Disabled'}}}");
     assert_int_equal(config_merge(spec, env_of, &env, false, &a, &c, &status, &e), 0);
     assert_true(c.is_enabled[CONTROLLER_NODE] && c.is_enabled[CONTROLLER_NAMESPACE]);
     assert_false(c.is_enabled[CONTROLLER_POLICY]);
@@ -189,8 +193,7 @@ static void t_config__bad_environment__named_with_what_is_allowed(void **state) 
         struct jnode *status;
         struct err e;
         struct fake_env env = cases[i].env;
-        assert_int_equal(config_merge(NULL, env_of, &env, false, &a, &c, &status, &e),
-                         ERR_INVALID);
+        assert_int_equal(config_merge(NULL, env_of, &env, false, &a, &c, &status, &e), ERR_INVALID);
         assert_true(str_contains(str_c(e.msg), str_c(cases[i].says)));
         arena_fini(&a);
     }
@@ -250,9 +253,9 @@ static void t_leader__two_on_one_store__one_works_the_other_follows(void **state
 static void t_lb_handle__known_value(void **state) {
     (void)state;
     struct arena a = {0};
-    assert_true(str_is(lb_handle(STR("web"), STR("shop"),
-                                 STR("11111111-2222-3333-4444-555555555555"), &a),
-                       "lb-HzBwBkQsy1BaJi1fZbpWROnfy18WiFWDHACRnva1W6k"));
+    assert_true(
+        str_is(lb_handle(STR("web"), STR("shop"), STR("11111111-2222-3333-4444-555555555555"), &a),
+               "lb-HzBwBkQsy1BaJi1fZbpWROnfy18WiFWDHACRnva1W6k"));
     arena_fini(&a);
 }
 

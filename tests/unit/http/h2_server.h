@@ -253,10 +253,12 @@ static inline void *h2_peer_main(void *arg) {
     nghttp2_session_callbacks_set_on_stream_close_callback(cb, h2_close);
     (void)nghttp2_session_server_new(&p->h2, cb, p);
     nghttp2_session_callbacks_del(cb);
-    if (!p->ssl || SSL_accept(p->ssl) == 1) {
+    bool is_open = !p->ssl || SSL_accept(p->ssl) == 1;
+    if (is_open) {
         h2_serve(p);
-    } else {
-        /* Its alert must not be lost to a reset for bytes that nobody read. */
+    }
+    if (!is_open || p->hang_up) {
+        /* The last words must not be lost to a reset for bytes that nobody read. */
         char rest[4096];
         (void)shutdown(p->fd, SHUT_WR);
         while (recv(p->fd, rest, sizeof(rest), 0) > 0) {

@@ -17,6 +17,7 @@ static const char *const MINIMAL[K_N_KINDS] = {
     [K_SERVICE] = V1("Service", ",'spec':{'ports':[{'port':80}]}"),
     [K_NODE_K8S] = V1("Node", ""),
     [K_SECRET] = V1("Secret", ""),
+    [K_LEASE] = "{'apiVersion':'coordination.k8s.io/v1','kind':'Lease','metadata':{'name':'x'}}",
     [K_ENDPOINT_SLICE] = "{'apiVersion':'discovery.k8s.io/v1','kind':'EndpointSlice',"
                          "'metadata':{'name':'x'},'addressType':'IPv4','endpoints':[]}",
     [K_K8S_NETWORK_POLICY] = "{'apiVersion':'networking.k8s.io/v1','kind':'NetworkPolicy',"

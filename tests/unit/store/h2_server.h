@@ -1,5 +1,5 @@
-/* A scripted HTTP/2 server (cleartext, threads of its own) for tests of what speaks to one. Its answers
- * are the test's: see struct h2_reply. */
+/* A scripted HTTP/2 server (cleartext, threads of its own) for tests of what speaks to one. Its
+ * answers are the test's: see struct h2_reply. */
 #pragma once
 
 #include <stdbool.h>

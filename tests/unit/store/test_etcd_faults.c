@@ -7,6 +7,7 @@
 #include "etcd_mirror.h"
 
 #include <inttypes.h>
+#include <pthread.h>
 #include <sys/resource.h>
 
 static int64_t cpu_ns(void) {
@@ -382,7 +383,42 @@ static void t_etcd__tls__client_certificate(void **state) {
     (void)state;
 }
 
+/* A server that takes connections and says nothing: a call on it ends when the program stops. */
+static void *interrupt_soon(void *arg) {
+    usleep(200000);
+    store_interrupt(arg);
+    return NULL;
+}
+
+static void t_etcd__interrupted__ends_at_once(void **state) {
+    struct err e = {.msg = ""};
+    struct arena a = {0};
+    struct store_item it;
+    struct sockaddr_in sa = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t len = sizeof(sa);
+    char url[64];
+    pthread_t thread;
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(bind(fd, (struct sockaddr *)&sa, sizeof(sa)), 0);
+    assert_int_equal(listen(fd, 4), 0);
+    assert_int_equal(getsockname(fd, (struct sockaddr *)&sa, &len), 0);
+    (void)snprintf(url, sizeof(url), "http://127.0.0.1:%d", ntohs(sa.sin_port));
+    struct store *s = open_url(url);
+    int64_t began = clock_ns();
+    assert_int_equal(pthread_create(&thread, NULL, interrupt_soon, s), 0);
+    assert_int_equal(store_get(s, ikey("/ipam/v2/handle/a"), &a, &it, &e), -ECANCELED);
+    assert_true(clock_ns() - began < 3 * 1000000000LL); /* alone it would wait for 4 s and more */
+    assert_int_equal(store_put(s, ikey("/ipam/v2/handle/a"), STR("x"), REV_ANY, NULL, &e),
+                     -ECANCELED);
+    (void)pthread_join(thread, NULL);
+    store_close(s);
+    close(fd);
+    arena_fini(&a);
+    (void)state;
+}
+
 static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(t_etcd__interrupted__ends_at_once),
     cmocka_unit_test(t_etcd__killed_and_restarted__no_flap_little_cpu),
     cmocka_unit_test(t_etcd__compacted_or_replaced__new_snapshot),
     cmocka_unit_test(t_etcd__history_cut__differences_told),

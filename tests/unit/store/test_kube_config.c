@@ -28,12 +28,12 @@ static int reset(void **state) {
 }
 
 #define HEAD "apiVersion: v1\nkind: Config\ncurrent-context: dev\n"
-#define CONTEXTS \
+#define CONTEXTS                                                                     \
     "contexts:\n- name: dev\n  context: {cluster: one, user: me, namespace: shop}\n" \
     "- name: other\n  context: {cluster: two}\n"
-#define CLUSTERS                                                                        \
-    "clusters:\n- name: one\n  cluster:\n    server: https://192.0.2.1:6443\n"          \
-    "    certificate-authority: pki/ca.crt\n    tls-server-name: kube\n"                \
+#define CLUSTERS                                                                          \
+    "clusters:\n- name: one\n  cluster:\n    server: https://192.0.2.1:6443\n"            \
+    "    certificate-authority: pki/ca.crt\n    tls-server-name: kube\n"                  \
     "    proxy-url: http://p:1\n- name: two\n  cluster: {server: 'https://[fd00::1]:1', " \
     "insecure-skip-tls-verify: true}\n"
 
@@ -197,7 +197,8 @@ static void t_auth__token_file_is_read_again(void **state) {
 static const struct {
     const char *script, *header, *error;
 } EXECS[] = {
-    {"echo '{\"apiVersion\":\"" API "\",\"kind\":\"ExecCredential\",\"status\":{\"token\":\"'$1$A'\","
+    {"echo '{\"apiVersion\":\"" API
+     "\",\"kind\":\"ExecCredential\",\"status\":{\"token\":\"'$1$A'\","
      "\"expirationTimestamp\":\"2040-01-01T00:00:00Z\"}}'",
      "Bearer xb", NULL},
     {"echo \"$KUBERNETES_EXEC_INFO\" | grep -q '\"server\":\"https://s\"' && "
@@ -206,7 +207,8 @@ static const struct {
     {"echo not logged in >&2; exit 3", NULL, "exit code 3: not logged in"},
     {"echo '{}'", NULL, "apiVersion"},
     {"echo '{\"apiVersion\":\"" API "\",\"status\":{}}'", NULL, "no status.token"},
-    {"echo '{\"apiVersion\":\"" API "\",\"status\":{\"token\":\"T\",\"expirationTimestamp\":\"x\"}}'",
+    {"echo '{\"apiVersion\":\"" API
+     "\",\"status\":{\"token\":\"T\",\"expirationTimestamp\":\"x\"}}'",
      NULL, "expirationTimestamp"},
     {"echo '{'", NULL, "its output"},
     {"head -c 2000000 /dev/zero", NULL, "more than"},

@@ -1,5 +1,5 @@
-/* The Kubernetes driver against a scripted server: what it does when answers are late, short, wrong,
- * refused, forgotten. Times are not judged, only what is told and asked. */
+/* The Kubernetes driver against a scripted server: what it does when answers are late, short,
+ * wrong, refused, forgotten. Times are not judged, only what is told and asked. */
 #include "base/clock.h"
 #include "h2_server.h"
 #include "store/driver.h"
@@ -30,15 +30,16 @@ static char asked[LOG]; /* of namespaces */
 static pthread_mutex_t asked_lock = PTHREAD_MUTEX_INITIALIZER;
 
 #define NS "/api/v1/namespaces"
-#define LIST(rev, more, items)                                                                    \
-    "{\"kind\":\"NamespaceList\",\"metadata\":{\"resourceVersion\":\"" rev "\"" more "},\"items\":[" \
-    items "]}"
+#define LIST(rev, more, items)                                                       \
+    "{\"kind\":\"NamespaceList\",\"metadata\":{\"resourceVersion\":\"" rev "\"" more \
+    "},\"items\":[" items "]}"
 #define OBJ(name, rev) "{\"metadata\":{\"name\":\"" name "\",\"resourceVersion\":\"" rev "\"}}"
 #define EVENT(type, name, rev) "{\"type\":\"" type "\",\"object\":" OBJ(name, rev) "}\n"
 #define BODY(...) .parts = {__VA_ARGS__}
-#define OK_LIST(rev, more, items) {.status = 200, BODY({0, LIST(rev, more, items)})}
-#define STATUS(code, reason, message)                                                            \
-    "{\"kind\":\"Status\",\"status\":\"Failure\",\"code\":" #code ",\"reason\":\"" reason       \
+#define OK_LIST(rev, more, items) \
+    { .status = 200, BODY({0, LIST(rev, more, items)}) }
+#define STATUS(code, reason, message)                                                     \
+    "{\"kind\":\"Status\",\"status\":\"Failure\",\"code\":" #code ",\"reason\":\"" reason \
     "\",\"message\":\"" message "\"}"
 
 static struct h2_reply script(void *arg, const struct h2_request *r) {
@@ -110,8 +111,10 @@ static void on_connected(void *arg, bool is_connected, const char *why) {
     (void)arg;
     tell(is_connected ? "back " : "lost(%s) ", why);
 }
-static const struct syncer_ops ops = {.on_item = on_item, .on_in_sync = on_in_sync,
-                                      .on_batch_end = on_batch_end, .on_connected = on_connected};
+static const struct syncer_ops ops = {.on_item = on_item,
+                                      .on_in_sync = on_in_sync,
+                                      .on_batch_end = on_batch_end,
+                                      .on_connected = on_connected};
 
 static void on_tick(void *arg) {
     (void)arg;
@@ -150,11 +153,12 @@ static void until_revision(uint64_t revision) {
 static void write_config(int port, const char *user) {
     char path[128], text[1024];
     snprintf(path, sizeof(path), "%s/config", dir);
-    snprintf(text, sizeof(text),
-             "apiVersion: v1\nkind: Config\ncurrent-context: c\ncontexts: [{name: c, context: "
-             "{cluster: c, user: u}}]\nclusters: [{name: c, cluster: {server: 'http://127.0.0.1:%d'}}]"
-             "\nusers: [{name: u, user: {%s}}]\n",
-             port, user);
+    snprintf(
+        text, sizeof(text),
+        "apiVersion: v1\nkind: Config\ncurrent-context: c\ncontexts: [{name: c, context: "
+        "{cluster: c, user: u}}]\nclusters: [{name: c, cluster: {server: 'http://127.0.0.1:%d'}}]"
+        "\nusers: [{name: u, user: {%s}}]\n",
+        port, user);
     FILE *f = fopen(path, "we");
     assert_non_null(f);
     fputs(text, f);
@@ -243,9 +247,9 @@ static void t_follow__410_event__lists_without_a_flap(void **state) {
     (void)state;
     rule(NS "?limit=500", 1, (struct h2_reply)OK_LIST("20", "", OBJ("a", "5") "," OBJ("b", "6")));
     rule(NS "?watch", 1,
-         (struct h2_reply){.status = 200,
-                           BODY({20, "{\"type\":\"ERROR\",\"object\":" STATUS(410, "Gone", "old")
-                                         "}\n"})});
+         (struct h2_reply){
+             .status = 200,
+             BODY({20, "{\"type\":\"ERROR\",\"object\":" STATUS(410, "Gone", "old") "}\n"})});
     rule(NS "?limit=500", 1, (struct h2_reply)OK_LIST("40", "", OBJ("a", "5") "," OBJ("c", "39")));
     begin();
     until_told("+c ");
@@ -268,7 +272,8 @@ static void t_follow__watch_ends__goes_on_from_the_last_event(void **state) {
     until_asked("resourceVersion=25&timeout");
     until_asked("resourceVersion=26&timeout");
     pthread_mutex_lock(&asked_lock);
-    const char *first = strstr(asked, "?limit"), *second = first ? strstr(first + 1, "?limit") : NULL;
+    const char *first = strstr(asked, "?limit"),
+               *second = first ? strstr(first + 1, "?limit") : NULL;
     pthread_mutex_unlock(&asked_lock);
     assert_null(second); /* no second list */
 }
@@ -341,8 +346,11 @@ static void t_follow__bad_lists__said_and_tried_again(void **state) {
 
 static void t_follow__events_of_nonsense__watched_again(void **state) {
     (void)state;
-    static const char *const bad[] = {"{\"type\":\"ADDED\"}\n", "{\"type\":\"NEW\",\"object\":{}}",
-                                      "}", "{\"type\":1}", "[1]",
+    static const char *const bad[] = {"{\"type\":\"ADDED\"}\n",
+                                      "{\"type\":\"NEW\",\"object\":{}}",
+                                      "}",
+                                      "{\"type\":1}",
+                                      "[1]",
                                       "{\"type\":\"ADDED\",\"object\":{\"metadata\":{}}}"};
     rule(NS "?limit=500", 1, (struct h2_reply)OK_LIST("20", "", ""));
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
@@ -359,8 +367,8 @@ static void t_follow__kind_that_was_there_is_404__not_believed_at_once(void **st
     rule(NS "?limit=500", 1, (struct h2_reply)OK_LIST("20", "", OBJ("a", "5")));
     for (int i = 0; i < 3; i++) {
         rule(NS "?watch", 1,
-             (struct h2_reply){.status = 404, BODY({0, "404 page not found"}),
-                               .content_type = "text/plain"});
+             (struct h2_reply){
+                 .status = 404, BODY({0, "404 page not found"}), .content_type = "text/plain"});
     }
     rule(NS "?watch", 1,
          (struct h2_reply){.status = 200, BODY({0, EVENT("ADDED", "b", "21")}), .end = H2_HANG});
@@ -436,7 +444,8 @@ static void t_token__expired__read_again(void **state) {
     assert_non_null(f);
     fputs("new", f);
     fclose(f);
-    assert_int_equal(store_get(store, k, &a, &it, &e), 0); /* the old one is refused, the new taken */
+    assert_int_equal(store_get(store, k, &a, &it, &e),
+                     0); /* the old one is refused, the new taken */
     assert_int_equal(it.revision, 7);
     arena_fini(&a);
 }
@@ -449,16 +458,20 @@ static const struct {
     const char *part;
 } ANSWERS[] = {
     {{.status = 404,
-      BODY({0, "{\"kind\":\"Status\",\"code\":404,\"message\":\"x not found\",\"details\":{\"name\":"
-               "\"x\"}}"})},
-     ERR_NOT_FOUND, "404: x not found"},
+      BODY({0,
+            "{\"kind\":\"Status\",\"code\":404,\"message\":\"x not found\",\"details\":{\"name\":"
+            "\"x\"}}"})},
+     ERR_NOT_FOUND,
+     "404: x not found"},
     {{.status = 404, BODY({0, "404 page not found"})}, ERR_NOT_FOUND, "it has no namespaces"},
     {{.status = 409, BODY({0, STATUS(409, "AlreadyExists", "there")})}, ERR_EXISTS, "there"},
     {{.status = 409, BODY({0, STATUS(409, "Conflict", "changed")})}, ERR_CONFLICT, "changed"},
     {{.status = 410, BODY({0, STATUS(410, "Expired", "old")})}, ERR_GONE, "old"},
-    {{.status = 422, BODY({0, STATUS(422, "Invalid", "spec.x: Required")})}, ERR_INVALID,
+    {{.status = 422, BODY({0, STATUS(422, "Invalid", "spec.x: Required")})},
+     ERR_INVALID,
      "spec.x: Required"},
-    {{.status = 403, BODY({0, STATUS(403, "Forbidden", "no")})}, ERR_DENIED,
+    {{.status = 403, BODY({0, STATUS(403, "Forbidden", "no")})},
+     ERR_DENIED,
      "no right to get namespaces \\\"x\\\""},
     {{.status = 413, BODY({0, STATUS(413, "RequestEntityTooLarge", "big")})}, ERR_TOO_BIG, "big"},
     {{.status = 500, BODY({0, "proxy\\n<b>"})}, ERR_RETRY, "500"},
@@ -538,8 +551,9 @@ static void t_list__410_in_the_middle__each_item_once(void **state) {
 static void t_list__truncated__refused(void **state) {
     (void)state;
     rule(NS "?limit=500", 0,
-         (struct h2_reply){.status = 200, BODY({0, "{\"metadata\":{\"resourceVersion\":\"9\"},"
-                                                   "\"items\":[" OBJ("a", "5") ","})});
+         (struct h2_reply){.status = 200,
+                           BODY({0, "{\"metadata\":{\"resourceVersion\":\"9\"},"
+                                    "\"items\":[" OBJ("a", "5") ","})});
     open_with("token: T");
     struct err e = {0};
     uint64_t revision = 0;

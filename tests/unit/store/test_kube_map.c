@@ -1,5 +1,5 @@
-/* What of the Kubernetes API stands for which item: tables of both directions, names, UIDs. Pinned to
- * Calico's libcalico-go/lib/backend/k8s (resources, conversion). */
+/* What of the Kubernetes API stands for which item: tables of both directions, names, UIDs. Pinned
+ * to Calico's libcalico-go/lib/backend/k8s (resources, conversion). */
 #include "store/kube.h"
 #include "store/kube_map.h"
 
@@ -97,8 +97,14 @@ static void t_wep_names__both_ways(void **state) {
     assert_true(str_is(name, "node--1-k8s-web--7-eth0"));
     assert_int_equal(kube_wep_parse(name, &a, &node, &pod), 0);
     assert_true(str_is(node, "node-1") && str_is(pod, "web-7"));
-    static const char *const bad[] = {"",         "n-k8s-p",       "n-cni-p-eth0", "n-k8s-p-eth1",
-                                      "-k8s-p-eth0", "n-k8s-p-eth0-x", "n-k8s--eth0",  "n-k8s-p-"};
+    static const char *const bad[] = {"",
+                                      "n-k8s-p",
+                                      "n-cni-p-eth0",
+                                      "n-k8s-p-eth1",
+                                      "-k8s-p-eth0",
+                                      "n-k8s-p-eth0-x",
+                                      "n-k8s--eth0",
+                                      "n-k8s-p-"};
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
         assert_int_equal(kube_wep_parse(str_c(bad[i]), &a, &node, &pod), ERR_INVALID);
     }
@@ -193,16 +199,16 @@ static void t_crd__written_as_calico_writes(void **state) {
     struct kube_at at;
     struct jnode *out = NULL;
     struct err e = {0};
-    struct jnode *doc = parse(
-        "{\"apiVersion\":\"projectcalico.org/v3\",\"kind\":\"NetworkPolicy\",\"metadata\":{"
-        "\"name\":\"p\",\"namespace\":\"a\",\"uid\":\"30316465-6365-4463-ad63-3564622d3638\","
-        "\"resourceVersion\":\"7\",\"creationTimestamp\":\"2026-01-02T03:04:05Z\","
-        "\"labels\":{\"x\":\"y\",\"projectcalico.org/tier\":\"default\"},"
-        "\"annotations\":{\"note\":\"n\",\"operator.tigera.io/o\":\"1\","
-        "\"projectcalico.org/metadata\":\"{}\"},"
-        "\"ownerReferences\":[{\"apiVersion\":\"projectcalico.org/v3\",\"kind\":\"Tier\","
-        "\"name\":\"t\",\"uid\":\"30316465-6365-4463-ad63-3564622d3638\"}]},"
-        "\"spec\":{\"selector\":\"all()\"}}");
+    struct jnode *doc =
+        parse("{\"apiVersion\":\"projectcalico.org/v3\",\"kind\":\"NetworkPolicy\",\"metadata\":{"
+              "\"name\":\"p\",\"namespace\":\"a\",\"uid\":\"30316465-6365-4463-ad63-3564622d3638\","
+              "\"resourceVersion\":\"7\",\"creationTimestamp\":\"2026-01-02T03:04:05Z\","
+              "\"labels\":{\"x\":\"y\",\"projectcalico.org/tier\":\"default\"},"
+              "\"annotations\":{\"note\":\"n\",\"operator.tigera.io/o\":\"1\","
+              "\"projectcalico.org/metadata\":\"{}\"},"
+              "\"ownerReferences\":[{\"apiVersion\":\"projectcalico.org/v3\",\"kind\":\"Tier\","
+              "\"name\":\"t\",\"uid\":\"30316465-6365-4463-ad63-3564622d3638\"}]},"
+              "\"spec\":{\"selector\":\"all()\"}}");
     assert_int_equal(kube_locate(key("NetworkPolicy.projectcalico.org/a/p"), &a, &at, &e), 0);
     assert_int_equal(kube_write(&at, key("NetworkPolicy.projectcalico.org/a/p"), doc, &a, &out, &e),
                      0);
@@ -229,8 +235,7 @@ static void t_crd__written_as_calico_writes(void **state) {
     assert_int_equal(
         kube_read(view("NetworkPolicy.projectcalico.org/", KUBE_CRD), out, &a, &it, &e), 0);
     assert_true(str_is(it.key, "NetworkPolicy.projectcalico.org/a/p"));
-    jnode_set(&a, jnode_getc(doc, "metadata"), STR("resourceVersion"),
-              jnode_new_str(&a, STR("9")));
+    jnode_set(&a, jnode_getc(doc, "metadata"), STR("resourceVersion"), jnode_new_str(&a, STR("9")));
     (void)jnode_del(jnode_path(doc, "metadata.annotations"), STR("projectcalico.org/metadata"));
     assert_json(it.value, text_of(doc));
 }
@@ -260,8 +265,8 @@ static void t_crd__names_of_policies(void **state) {
     for (size_t i = 0; i < ARRAY_LEN(CRD_NAMES); i++) {
         struct kube_item it = {0};
         struct err e = {0};
-        int r = kube_read(view(CRD_NAMES[i].prefix, KUBE_CRD), parse(CRD_NAMES[i].object), &a, &it,
-                          &e);
+        int r =
+            kube_read(view(CRD_NAMES[i].prefix, KUBE_CRD), parse(CRD_NAMES[i].object), &a, &it, &e);
         assert_int_equal(r, 0);
         assert_string_equal(arena_cstr(&a, it.key), CRD_NAMES[i].key);
         assert_true(str_is(jnode_str(jnode_path(it.value, "metadata.name")), CRD_NAMES[i].name));
@@ -286,8 +291,8 @@ static void t_crd__affinity_says_deleted_by_text(void **state) {
     assert_true(jnode_path(it.value, "spec.deleted")->type == J_BOOL);
     struct kube_at at = {v, STR(""), STR("x")};
     struct jnode *out = NULL;
-    assert_int_equal(kube_write(&at, key("BlockAffinity.projectcalico.org//x"), it.value, &a, &out,
-                                &e), 0);
+    assert_int_equal(
+        kube_write(&at, key("BlockAffinity.projectcalico.org//x"), it.value, &a, &out, &e), 0);
     assert_true(str_is(jnode_str(jnode_path(out, "spec.deleted")), "true"));
 }
 
@@ -368,7 +373,8 @@ static void t_wep__addresses_of_pods(void **state) {
     (void)state;
     for (size_t i = 0; i < ARRAY_LEN(PODS); i++) {
         struct str text = arena_printf(
-            &a, "{\"metadata\":{\"name\":\"p\",\"namespace\":\"a\"%s},\"spec\":{%s},\"status\":{%s}}",
+            &a,
+            "{\"metadata\":{\"name\":\"p\",\"namespace\":\"a\"%s},\"spec\":{%s},\"status\":{%s}}",
             PODS[i].meta, PODS[i].spec, PODS[i].status);
         struct kube_item it = {0};
         struct err e = {0};
@@ -387,9 +393,11 @@ static void t_wep__whole(void **state) {
     struct kube_item it = {0};
     struct err e = {0};
     struct jnode *o = parse(
-        "{\"metadata\":{\"name\":\"web-7\",\"namespace\":\"shop\",\"uid\":\"u\",\"resourceVersion\":"
+        "{\"metadata\":{\"name\":\"web-7\",\"namespace\":\"shop\",\"uid\":\"u\","
+        "\"resourceVersion\":"
         "\"8\",\"labels\":{\"app\":\"web\"},\"annotations\":{\"cni.projectcalico.org/containerID\":"
-        "\"4f0c\",\"cni.projectcalico.org/allowedSourcePrefixes\":\"[\\\"10.1.2.3/8\\\",\\\"x\\\"]\""
+        "\"4f0c\",\"cni.projectcalico.org/allowedSourcePrefixes\":\"[\\\"10.1.2.3/"
+        "8\\\",\\\"x\\\"]\""
         "}},\"spec\":{\"nodeName\":\"n1\",\"serviceAccountName\":\"default\",\"containers\":[{"
         "\"ports\":[{\"name\":\"http\",\"containerPort\":8080},{\"containerPort\":9},"
         "{\"containerPort\":53,\"hostPort\":5353,\"protocol\":\"UDP\"}]}],\"initContainers\":[{"
@@ -427,16 +435,17 @@ static void t_profiles__of_namespaces_and_accounts(void **state) {
     struct kube_item it = {0};
     struct err e = {0};
     struct jnode *o = parse("{\"metadata\":{\"name\":\"shop\",\"labels\":{\"a\":\"b\"}}}");
-    assert_int_equal(
-        kube_read(view("Profile.projectcalico.org/", KUBE_NS_PROFILE), o, &a, &it, &e), 0);
-    assert_json(it.value,
-                "{\"apiVersion\":\"projectcalico.org/v3\",\"kind\":\"Profile\",\"metadata\":{"
-                "\"name\":\"kns.shop\"},\"spec\":{\"ingress\":[{\"action\":\"Allow\"}],\"egress\":[{"
-                "\"action\":\"Allow\"}],\"labelsToApply\":{\"pcns.a\":\"b\","
-                "\"pcns.projectcalico.org/name\":\"shop\"}}}");
+    assert_int_equal(kube_read(view("Profile.projectcalico.org/", KUBE_NS_PROFILE), o, &a, &it, &e),
+                     0);
+    assert_json(
+        it.value,
+        "{\"apiVersion\":\"projectcalico.org/v3\",\"kind\":\"Profile\",\"metadata\":{"
+        "\"name\":\"kns.shop\"},\"spec\":{\"ingress\":[{\"action\":\"Allow\"}],\"egress\":[{"
+        "\"action\":\"Allow\"}],\"labelsToApply\":{\"pcns.a\":\"b\","
+        "\"pcns.projectcalico.org/name\":\"shop\"}}}");
     o = parse("{\"metadata\":{\"name\":\"s\",\"namespace\":\"n\",\"labels\":{\"a\":\"b\"}}}");
-    assert_int_equal(
-        kube_read(view("Profile.projectcalico.org/", KUBE_SA_PROFILE), o, &a, &it, &e), 0);
+    assert_int_equal(kube_read(view("Profile.projectcalico.org/", KUBE_SA_PROFILE), o, &a, &it, &e),
+                     0);
     assert_json(jnode_getc(it.value, "spec"),
                 "{\"labelsToApply\":{\"pcsa.a\":\"b\",\"pcsa.projectcalico.org/name\":\"s\"}}");
     assert_true(str_is(it.key, "Profile.projectcalico.org//ksa.n.s"));
@@ -467,8 +476,9 @@ static const struct {
      "\"10.0.0.0/26\",\"deleted\":\"false\"}"},
     {"/ipam/v2/handle/Net.X", "{\"block\":{\"10.44.7.0/26\":2},\"deleted\":false}",
      "{\"handleID\":\"Net.X\",\"block\":{\"10.44.7.0/26\":2},\"deleted\":false}"},
-    {"/ipam/v2/config", "{\"strict_affinity\":true,\"auto_allocate_blocks\":true,"
-                        "\"maxBlocksPerHost\":3}",
+    {"/ipam/v2/config",
+     "{\"strict_affinity\":true,\"auto_allocate_blocks\":true,"
+     "\"maxBlocksPerHost\":3}",
      "{\"strictAffinity\":true,\"autoAllocateBlocks\":true,\"maxBlocksPerHost\":3}"},
 };
 
@@ -489,9 +499,9 @@ static void t_ipam__both_ways(void **state) {
         struct jnode *spec = jnode_getc(o, "spec");
         struct jnode *old = jnode_getc(spec, "deleted");
         if (old) {
-            jnode_set(&a, spec, STR("deleted"), old->type == J_STR
-                                                    ? jnode_new_str(&a, STR("true"))
-                                                    : jnode_new_bool(&a, true));
+            jnode_set(&a, spec, STR("deleted"),
+                      old->type == J_STR ? jnode_new_str(&a, STR("true"))
+                                         : jnode_new_bool(&a, true));
             it = (struct kube_item){0};
             assert_int_equal(kube_read(at.view, o, &a, &it, &e), 0);
             assert_true(!it.value && it.is_deleting);
@@ -499,9 +509,10 @@ static void t_ipam__both_ways(void **state) {
     }
     struct kube_item it = {0};
     struct err e = {0};
-    struct jnode *bad = parse("{\"metadata\":{\"name\":\"x\"},\"spec\":{\"cidr\":\"10.0.0.1/26\"}}");
-    assert_int_equal(
-        kube_read(view("/ipam/v2/assignment/", KUBE_IPAM_BLOCK), bad, &a, &it, &e), ERR_CORRUPT);
+    struct jnode *bad =
+        parse("{\"metadata\":{\"name\":\"x\"},\"spec\":{\"cidr\":\"10.0.0.1/26\"}}");
+    assert_int_equal(kube_read(view("/ipam/v2/assignment/", KUBE_IPAM_BLOCK), bad, &a, &it, &e),
+                     ERR_CORRUPT);
 }
 
 static void t_slice__v1beta1_as_v1(void **state) {

@@ -1,5 +1,5 @@
-/* The embedded store alone: files, durability, refusals, and the syncer's promptness on it. What all
- * stores have in common is tested in conformance/. */
+/* The embedded store alone: files, durability, refusals, and the syncer's promptness on it. What
+ * all stores have in common is tested in conformance/. */
 #include "base/fd.h"
 #include "base/hash.h"
 #include "store/syncer.h"

@@ -17,7 +17,7 @@
 
 #include <cmocka.h>
 
-enum { NAME_LEN = 64, DEADLINE_MS = 60000 };
+enum { NAME_LEN = 64, DEADLINE_MS = 300000 };
 
 struct subject {
     const char *url;
