@@ -259,6 +259,20 @@ static int set_filters(struct maker *m, const struct conf_peer *p, struct value 
     return r;
 }
 
+/* "Global_192_0_2_1_port_1179": as Calico names the session, which is a symbol of BIRD. */
+static struct str session_name(struct maker *m, const struct conf_peer *p) {
+    static const char *const KINDS[] = {"Mesh", "Node", "Global", "Local_Workload"};
+    char text[IP_TEXT_MAX];
+    ip_text(&p->c.address, text);
+    for (char *c = text; *c; c++) {
+        *c = *c == '.' || *c == ':' ? '_' : *c;
+    }
+    if (p->type == CONF_MESH || p->c.port == 0 || p->c.port == 179) {
+        return arena_printf(m->a, "%s_%s", KINDS[p->type], text);
+    }
+    return arena_printf(m->a, "%s_%s_port_%u", KINDS[p->type], text, p->c.port);
+}
+
 static int make_peer(struct maker *m, const struct conf_peer *p, struct value *out) {
     static const char *const TYPES[] = {"mesh", "nodeLocal", "global", "globalLocal"};
     const struct peer_config *c = &p->c;
@@ -273,7 +287,7 @@ static int make_peer(struct maker *m, const struct conf_peer *p, struct value *o
     jnode_each (f, calico_filters(m->v, p)) {
         vec_push(&filters.p, jnode_str(f));
     }
-    SET_PEER("Name", value_str(c->name));
+    SET_PEER("Name", value_str(session_name(m, p)));
     SET_PEER("IP", ip_value(m, &c->address));
     SET_PEER("Port", u32_text(m, c->port == 179 ? 0 : c->port));
     SET_PEER("ASNumber", u32_text(m, c->as));
