@@ -39,10 +39,17 @@ static void push_pools(struct node *n) {
     vec_fini(&v);
 }
 
-static void on_mtu(void *arg, uint32_t mtu) {
+void node_set_mtu(void *arg) {
     struct node *n = arg;
+    uint32_t overhead = n->network ? network_overhead(n->network) : 0;
+    uint32_t mtu = n->host_mtu > overhead ? n->host_mtu - overhead : 0;
     cni_server_set_mtu(n->cni, mtu);
     LOG_I("node", "pod_mtu", "mtu=%u", mtu);
+}
+
+static void on_mtu(void *arg, uint32_t mtu) {
+    ((struct node *)arg)->host_mtu = mtu;
+    node_set_mtu(arg);
 }
 
 /* Without it pods have the kernel's default. */

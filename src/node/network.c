@@ -11,6 +11,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+/* Outer Ethernet, IP, UDP and VXLAN headers. */
+enum { VXLAN4_BYTES = 50, VXLAN6_BYTES = 70 };
+
 struct network {
     struct loop *loop;
     struct network_config c;
@@ -22,6 +25,7 @@ struct network {
     struct path_node own;
     char own_problem[1024];
     bool has_resources, has_blocks;
+    uint32_t overhead;
 };
 
 /* ---- blocks ---- */
@@ -173,6 +177,11 @@ static void set_devices(struct network *n) {
     struct paths_stats st;
     paths_stats(n->paths, &st);
     selfnode_want_vxlan(n->self, st.wants_vxlan);
+    uint32_t overhead = st.wants_vxlan[1] ? VXLAN6_BYTES : st.wants_vxlan[0] ? VXLAN4_BYTES : 0;
+    if (overhead != n->overhead) {
+        n->overhead = overhead;
+        n->c.on_overhead(n->c.arg);
+    }
     for (size_t f = 0; f < 2; f++) {
         struct overlay_device d;
         memset(&d, 0, sizeof(d)); /* compared as bytes */
@@ -225,6 +234,10 @@ static void on_self(void *arg, const struct path_node *own, const char *why) {
     n->own = *own;
     (void)snprintf(n->own_problem, sizeof(n->own_problem), "%s", why);
     loop_defer_ask(n->defer);
+}
+
+uint32_t network_overhead(const struct network *n) {
+    return n->overhead;
 }
 
 /* ---- the overlay's sink ---- */

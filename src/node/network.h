@@ -19,6 +19,9 @@ struct network_config {
     struct str node;
     bool is_kubernetes;
     const struct settings *settings; /* read when network_settings is called, and at first */
+    /* Bytes that encapsulation takes off a packet's room changed (network_overhead). */
+    void (*on_overhead)(void *arg);
+    void *arg;
 };
 
 /* NULL with e. */
@@ -34,6 +37,8 @@ void network_settings(struct network *n);
 void network_ready(struct network *n);
 /* Routes to nodes without encapsulation are BGP's: CALICO_NETWORKING_BACKEND is bird. */
 bool network_has_bgp(void);
+/* Bytes that the largest encapsulation in use takes: pods get an MTU as much smaller. */
+uint32_t network_overhead(const struct network *n);
 /* Addresses of the host changed. */
 void network_addresses(struct network *n);
 /* What is wrong, each with cb; "" is never told. */

@@ -154,7 +154,9 @@ static int open_parts(struct node *n, struct err *e) {
                                     .node = str_c(n->name),
                                     .is_kubernetes =
                                         strncmp(n->o.datastore, "kubernetes:", 11) == 0,
-                                    .settings = &n->settings};
+                                    .settings = &n->settings,
+                                    .on_overhead = node_set_mtu,
+                                    .arg = n};
         n->network = network_new(n->loop, &nc, e);
         if (!n->network) {
             return e->code;

@@ -63,6 +63,7 @@ struct node {
     struct ipam *ipam;
     struct cni_server *cni;
     struct mtu_watch *mtu;
+    uint32_t host_mtu; /* 0: not known */
     struct iface_watch *ifaces;
     VEC(struct dataplane_iface) own;
     struct packetlog *packetlog;
@@ -115,6 +116,8 @@ void node_apply(struct node *n);
 void node_read_settings(struct node *n);
 struct dataplane_settings node_dataplane_settings(const struct settings *s);
 void node_watch_mtu(struct node *n);
+/* Pods' MTU, as the host's and the encapsulation have it now. */
+void node_set_mtu(void *arg);
 void node_follow_settings(struct node *n);
 void node_on_ifaces(void *arg, const struct dataplane_iface *v, size_t count);
 

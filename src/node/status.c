@@ -139,7 +139,7 @@ static void put_status(const struct node *n, struct buf *b) {
                "\"readyUs\":%lld,",
                (unsigned long long)st.d.transactions, (unsigned long long)st.d.repairs,
                (unsigned long long)st.l.repairs, (long long)n->last_apply_ns / 1000,
-               (long long)(n->ready_ns - n->started_ns) / 1000);
+               n->is_ready ? (long long)(n->ready_ns - n->started_ns) / 1000 : -1);
     buf_printf(b,
                "\"cni\":{\"adds\":%llu,\"dels\":%llu,\"errors\":%llu,\"attachments\":%zu,"
                "\"lastAddUs\":%lld},\"problems\":[",

@@ -158,7 +158,9 @@ static void drop_calls(struct etcd_stream *f) {
 }
 
 /* Lost: tries again after a pause that grows, and is not the same for all. */
-static void lost(struct etcd_stream *f, const char *why) {
+static void lost(struct etcd_stream *f, const char *reason) {
+    char why[WHY_MAX]; /* the reason may be a call's, which goes now */
+    (void)snprintf(why, sizeof(why), "%s", reason);
     LOG_D("store", "etcd_lost", "space=%s position=%" PRIu64 " why=%s", f->space, f->position,
           log_quote(str_c(why)));
     drop_calls(f);
@@ -170,7 +172,7 @@ static void lost(struct etcd_stream *f, const char *why) {
     tell_connected(f, false, why);
 }
 
-/* The position is of no use: everything is read again. A plain watch ends. */
+/* The position is of no use: everything is read again. A plain watch ends. why may be a call's. */
 static void gone(struct etcd_stream *f, const char *why) {
     LOG_D("store", "etcd_gone", "space=%s position=%" PRIu64 " why=%s", f->space, f->position,
           log_quote(str_c(why)));

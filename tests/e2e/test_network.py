@@ -1,0 +1,208 @@
+#!/usr/bin/python3
+"""Pods of several nodes reach each other by VXLAN, by VXLAN between subnets only, and by plain routes.
+
+Nodes in two subnets with a router between them, on one etcd. Every pod probes every pod over IPv4 and
+IPv6, the oracle says what policy lets through, and packets as large as the pod's MTU arrive unfragmented.
+Then a node is gone, comes back under its name, and a second node claims an address that is taken.
+
+Usage: test_network.py [NODES [MODE…]] (5, Always CrossSubnet Never)
+"""
+
+import contextlib
+import json
+import pathlib
+import sys
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+
+from agent import Agent, pod_object  # noqa: E402
+from casebook import Case  # noqa: E402
+from lab import CommandFailed, Lab, wait_until_reachable  # noqa: E402
+from stores import open_store  # noqa: E402
+from test_store_nodes import POOL, Nodes, cases, check, on_all  # noqa: E402
+
+STORE_ADDRESS = '10.77.1.254'
+
+
+class Sites(Nodes):
+    """The last two nodes are in a subnet of their own; with plain routes none is."""
+
+    def __init__(self, count, is_split):
+        super().__init__(count)
+        self.far = set(self.names[-2:]) if is_split else set()
+
+    def site(self, name):
+        """Which subnet a node is in."""
+        return 2 if name in self.far else 1
+
+    def address(self, name):  # of this node, not of all as there
+        """A node's own."""
+        return (f'10.77.{self.site(name)}.{name[1:]}', f'fd77:{self.site(name)}::{name[1:]}')
+
+
+def wire(lab, topology):
+    """Two switches, a router between them, the store in the first subnet."""
+    lab.netns('router')
+    lab.sysctl('router', {'net.ipv4.ip_forward': 1, 'net.ipv6.conf.all.forwarding': 1})
+    for site in (1, 2):
+        lab.batch('router', [f'link add br{site} type bridge', f'link set br{site} up',
+                             f'address add 10.77.{site}.200/24 dev br{site}',
+                             f'address add fd77:{site}::200/64 dev br{site} nodad'])
+    for name in [*topology.names, 'store']:
+        site = topology.site(name)
+        lab.netns(name)
+        lab.link('router', f'p{name}', name, 'eth0')
+        lab.batch('router', [f'link set p{name} master br{site}'])
+        v4, v6 = topology.address(name) if name != 'store' else (STORE_ADDRESS, 'fd77:1::254')
+        lab.batch(name, [f'address add {v4}/24 dev eth0', f'address add {v6}/64 dev eth0 nodad',
+                         f'route add default via 10.77.{site}.200',
+                         f'route add default via fd77:{site}::200'])
+
+
+def until(what, timeout=60):
+    """Polls until what() is true."""
+    end = time.monotonic() + timeout
+    while not what():
+        if time.monotonic() > end:
+            raise AssertionError(f'not so within {timeout} s: {what.__doc__ or what}')
+        time.sleep(0.2)
+
+
+def routes(lab, name):
+    """Destinations of the agent's own routes on a node."""
+    out = []
+    for family in ('-4', '-6'):
+        text = lab.run(name, ['ip', '-j', family, 'route', 'show', 'proto', '80'])
+        out += [route['dst'] for route in json.loads(text or '[]')]
+    return sorted(out)
+
+
+def large_packets(lab, topology):
+    """Packets of the pod's MTU with "don't fragment", between the nodes that are farthest apart."""
+    first, last = topology.pods[0], topology.pods[-1]
+    link = json.loads(lab.run(repr(first), ['ip', '-j', 'link', 'show', 'eth0']))[0]
+    wrong = []
+    for ip, headers in zip(last.ips, (28, 48)):
+        try:
+            lab.run(repr(first), ['ping', '-c', '2', '-W', '5', '-M', 'do', '-s',
+                                  str(link['mtu'] - headers), str(ip)])
+        except CommandFailed as error:
+            wrong.append(f'{link["mtu"]} bytes to {ip}: {error}')
+    return wrong
+
+
+def one_mode(mode, count):
+    """Lines of what is wrong."""
+    topology = Sites(count, mode != 'Never')
+    wrong = []
+    with contextlib.ExitStack() as stack:
+        lab = stack.enter_context(Lab())
+        wire(lab, topology)
+        store = stack.enter_context(open_store('etcd', lab, 'store', topology.names, STORE_ADDRESS))
+        lab.run(topology.names[0], ['true'])
+        agents = [stack.enter_context(Agent(lab, name, name, store=store))
+                  for name in topology.names]
+        first = agents[0]
+        for name in topology.names:  # IPv6 is not looked for unless it is asked for
+            v4, v6 = topology.address(name)
+            first.apply([{'apiVersion': 'projectcalico.org/v3', 'kind': 'Node',
+                          'metadata': {'name': name},
+                          'spec': {'bgp': {'ipv4Address': v4 + '/24', 'ipv6Address': v6 + '/64'}}}],
+                        wait=False)
+        spec = {'vxlanMode': mode, 'natOutgoing': True}
+        first.apply(
+            [{**POOL, 'metadata': {'name': 'v4'}, 'spec': {'cidr': '10.80.0.0/16', **spec}},
+             {**POOL, 'metadata': {'name': 'v6'}, 'spec': {'cidr': 'fd80::/48', 'vxlanMode': mode}}] +
+            [{'apiVersion': 'v1', 'kind': 'Namespace', 'metadata': {'name': name, 'labels': labels}}
+             for name, labels in topology.namespaces.items()] +
+            [pod_object(pod, topology.node_of[repr(pod)]) for pod in topology.pods])
+        for pod in topology.pods:
+            lab.netns(repr(pod))
+
+        def attach(agent):
+            for pod in topology.pods:
+                if topology.node_of[repr(pod)] == agent.name:
+                    agent.add_pod(pod, repr(pod))
+                    lab.listen(repr(pod), topology.flows)
+
+        on_all(agents, attach)
+        start = time.monotonic()
+        wait_until_reachable(lab, topology.places(), 90)
+        print(f'{mode}: all pods reach each other {time.monotonic() - start:.1f} s after the last '
+              'was added', flush=True)
+        for case in cases(topology)[:2]:
+            first.apply(case.policies, wait=False)
+            on_all(agents, lambda agent: agent.call('status', '--wait'))
+            lines = check(lab, agents, topology, case)
+            print(f'{mode}: {case.name}: {len(lines)} disagreements', flush=True)
+            wrong += lines
+            first.delete(case.policies)
+        lines = large_packets(lab, topology)
+        print(f'{mode}: packets of the whole MTU: {len(lines)} lost', flush=True)
+        wrong += lines
+        before = routes(lab, topology.names[0])
+        first.call('ipam', 'check')
+        if mode == 'CrossSubnet':
+            wrong += node_gone_and_back(lab, agents, topology, before)
+            wrong += taken_address(agents, topology)
+    return wrong
+
+
+def node_gone_and_back(lab, agents, topology, before):
+    """The last agent's Node is deleted while it does not run; then it comes back."""
+    last, first = agents[-1], agents[0]
+    last.kill()
+    first.call('delete', 'nodes.projectcalico.org', last.name)
+
+    def is_gone():
+        """the routes to a deleted node are gone"""
+        return len(routes(lab, first.name)) < len(before)
+
+    until(is_gone)
+    last.start()
+
+    def is_back():
+        """the routes to a node that came back are there"""
+        return routes(lab, first.name) == before
+
+    v4, v6 = topology.address(last.name)
+    node = {'apiVersion': 'projectcalico.org/v3', 'kind': 'Node', 'metadata': {'name': last.name},
+            'spec': {'bgp': {'ipv4Address': v4 + '/24', 'ipv6Address': v6 + '/64'}}}
+    first.apply([node], wait=False)
+    until(is_back)
+    wait_until_reachable(lab, topology.places(), 60)
+    lines = check(lab, agents, topology, Case(topology, {'name': 'node back', 'policies': []}))
+    print(f'a node gone and back: {len(lines)} disagreements', flush=True)
+    return lines
+
+
+def taken_address(agents, topology):
+    """Two nodes with one address: the second is told, with both names."""
+    first, second = agents[0], agents[1]
+    v4 = topology.address(first.name)[0]
+    node = {'apiVersion': 'projectcalico.org/v3', 'kind': 'Node', 'metadata': {'name': second.name},
+            'spec': {'bgp': {'ipv4Address': v4 + '/24'}}}
+    first.apply([node], wait=False)
+
+    def says_so():
+        """status names both nodes that have an address"""
+        text = json.dumps(second.status()['problems'])
+        return f'node {second.name} has the address {v4}, and so has node {first.name}' in text
+
+    until(says_so)
+    print('an address that another node has: refused with both names', flush=True)
+    return []
+
+
+def main(count='5', *modes):
+    wrong = []
+    for mode in modes or ('Always', 'CrossSubnet', 'Never'):
+        wrong += one_mode(mode, int(count))
+    for line in wrong:
+        print('    ' + line)
+    return 1 if wrong else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main(*sys.argv[1:]))
