@@ -115,6 +115,7 @@ int cmd_pod(int argc, char **argv);
 int cmd_ipam(int argc, char **argv);
 int cmd_bgp(int argc, char **argv);
 int cmd_datastore(int argc, char **argv);
+int cmd_convert(int argc, char **argv);
 int cmd_selector(int argc, char **argv);
 int cmd_version(int argc, char **argv);
 int cmd_completion(int argc, char **argv);

@@ -144,6 +144,13 @@ const struct cli_command cli_commands[] = {
      "  margay datastore export --datastore etcd:http://10.0.0.1:2379 > all\n"
      "  margay datastore import --datastore kubernetes: -f all && margay datastore unlock\n",
      cmd_datastore},
+    {"convert", "-f FILE|DIR|-", "Kubernetes' objects as the Calico resources that they amount to",
+     FILE_FLAGS
+     "  -o yaml|json\n\n"
+     "NetworkPolicy becomes NetworkPolicy knp.default.NAME, Namespace and ServiceAccount become\n"
+     "Profiles; Calico's own resources pass through. No store is asked.\n\n"
+     "example: margay convert -f policies/ > calico.yaml\n",
+     cmd_convert},
     {"explain", "SRC -> DST PROTOCOL/PORT",
      "would a connection be let through, and which rule decides",
      "SRC and DST are NAMESPACE/POD or an address; PROTOCOL/PORT is tcp/80, udp/53, sctp/9 or "

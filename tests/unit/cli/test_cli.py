@@ -156,6 +156,21 @@ class CliTest(unittest.TestCase):
         self.assertIn('stdin:1:', error)
         self.assertIn('ok', self.run_cli('get', 'ns'))
 
+    def test_convert_says_kubernetes_in_calicos_words(self):
+        policy = ('apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\n'
+                  'metadata: {name: web, namespace: demo}\n'
+                  'spec: {podSelector: {matchLabels: {app: web}}, ingress: [{ports: [{port: 80}]}]}\n')
+        text = self.run_cli('convert', '-f', '-', '-o', 'json', stdin=policy)
+        made = json.loads(text)
+        self.assertEqual((made['kind'], made['metadata']),
+                         ('NetworkPolicy', {'name': 'knp.default.web', 'namespace': 'demo'}))
+        self.assertEqual(made['spec']['ingress'][0]['destination']['ports'], [80])
+        # What it says is a resource that apply takes.
+        self.run_cli('apply', '-f', '-', stdin=self.run_cli('convert', '-f', '-', stdin=policy))
+        error = self.run_cli('convert', '-f', '-', code=1,
+                             stdin='apiVersion: v1\nkind: Service\nmetadata: {name: s}\nspec: {}\n')
+        self.assertIn('Service/s: has no form of its own', error)
+
 
 if __name__ == '__main__':
     unittest.main()
