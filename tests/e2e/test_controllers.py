@@ -168,7 +168,6 @@ def on_kubernetes(api, folder):
             wait_until(lambda: not json.loads(api.kubectl(
                 'get', 'ipamhandles.crd.projectcalico.org', '-o', 'json'))['items'],
                 'the address of the deleted service is free')
-            first.server.start()
     print('kubernetes: ok')
 
 
