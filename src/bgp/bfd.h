@@ -43,7 +43,7 @@ struct bfd_packet {
  * multiplier, M bit, discriminators. 0 or ERR_INVALID. */
 MG_NODISCARD int bfd_parse(const uint8_t *p, size_t n, struct bfd_packet *out);
 /* Writes BFD_PACKET bytes. */
-void bfd_write(const struct bfd_packet *p, uint8_t out[BFD_PACKET]);
+void bfd_write(const struct bfd_packet *k, uint8_t out[BFD_PACKET]);
 
 struct bfd_config {
     struct ip46 peer, local; /* local IP_NONE: any */

@@ -12,7 +12,7 @@ struct bfd_io;
  * removed inside. */
 typedef void (*bfd_io_on_state)(void *arg, void *user, const struct bfd_status *s, bool is_failure);
 
-struct bfd_io *bfd_io_new(struct loop *l, bfd_io_on_state on_state, void *arg);
+struct bfd_io *bfd_io_new(struct loop *l, bfd_io_on_state cb, void *arg);
 void bfd_io_free(struct bfd_io *io); /* accepts NULL; peers are told AdminDown */
 
 /* Opens what the session needs. NULL with e: a port is taken by another program, the address is not

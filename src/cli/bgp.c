@@ -221,7 +221,8 @@ static int show_status(const struct jnode *q, struct arena *a) {
     printf("Margay BGP is running: AS %lld, router ID %.*s, %lld prefixes, %lld routes in the "
            "kernel.\n",
            (long long)number(q, "as"), STR_FMT(text(q, "routerID")),
-           (long long)(number(q, "tables.prefixesIPv4") + number(q, "tables.prefixesIPv6")),
+           (long long)number(q, "tables.prefixesIPv4") +
+               (long long)number(q, "tables.prefixesIPv6"),
            (long long)number(q, "kernel.routes"));
     print_family(q, "IPv4", a);
     print_family(q, "IPv6", a);

@@ -83,9 +83,15 @@ static size_t family_of(const struct ip46 *ip) {
 
 /* ---- desired state ---- */
 
+static bool is_same_device(const struct overlay_device *a, const struct overlay_device *b) {
+    return ip_eq(&a->local, &b->local) && ip_eq(&a->addr, &b->addr) &&
+           memcmp(a->mac, b->mac, sizeof(a->mac)) == 0 && a->vni == b->vni && a->port == b->port &&
+           a->mtu == b->mtu;
+}
+
 void overlay_set_device(struct overlay *o, enum ip_family family, const struct overlay_device *d) {
     struct device *v = &o->dev[family == IP_V6];
-    bool is_same = d ? v->is_wanted && memcmp(&v->d, d, sizeof(*d)) == 0 : !v->is_wanted;
+    bool is_same = d ? v->is_wanted && is_same_device(&v->d, d) : !v->is_wanted;
     if (is_same) {
         return;
     }

@@ -183,8 +183,7 @@ static void set_devices(struct network *n) {
         n->c.on_overhead(n->c.arg);
     }
     for (size_t f = 0; f < 2; f++) {
-        struct overlay_device d;
-        memset(&d, 0, sizeof(d)); /* compared as bytes */
+        struct overlay_device d = {0};
         d.local = n->own.addr[f].ip;
         d.addr = n->own.vxlan_addr[f];
         memcpy(d.mac, n->own.vxlan_mac[f], 6);
