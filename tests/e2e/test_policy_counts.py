@@ -118,7 +118,8 @@ def log_lines(w):
     end = time.monotonic() + 5
     line = ''
     while not line and time.monotonic() < end:
-        lines = [x for x in w.agent.log.read_text().splitlines() if ' policy packet ' in x]
+        lines = [x for x in w.agent.log.read_text().splitlines()
+                 if ' policy packet ' in x and 'n/logs#0' in x]
         line = lines[0] if lines else ''
         time.sleep(0.05)
     for part in ('rule="NetworkPolicy default n/logs#0"', f'src={A}', 'src_pod="n/a"', f'dst={B}',
