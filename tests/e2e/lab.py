@@ -26,7 +26,7 @@ import time
 PROBER = pathlib.Path(__file__).resolve().parent / 'prober.py'
 PYTHON = '/usr/bin/python3'
 COMMAND_TIMEOUT = 30
-READY_TIMEOUT = 15
+READY_TIMEOUT = 90.0  # a busy machine is slow, not wrong
 GATEWAY_V4, GATEWAY_V6 = '169.254.1.1', 'fe80::1'
 _serials = itertools.count()
 
