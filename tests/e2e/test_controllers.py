@@ -61,8 +61,9 @@ class Controllers:
         text = log.read_text(encoding='utf-8', errors='replace')
         if kind is not None:
             print(text[-4000:])
-        elif process.returncode not in (0, -9) or 'Sanitizer' in text:
-            raise AssertionError(f'controllers ended with {process.returncode}:\n{text[-4000:]}')
+        elif (process and process.returncode != 0) or 'Sanitizer' in text:
+            code = process.returncode if process else 'kill'
+            raise AssertionError(f'controllers ended with {code}:\n{text[-4000:]}')
 
 
 def etcd_value(etcd, key):
