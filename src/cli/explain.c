@@ -31,6 +31,7 @@ struct step {
 struct side {
     enum verdict verdict, staged;
     bool is_asked, has_staged;
+    bool is_vxlan; /* what is in the packet would pass by all policies */
     struct verdict_why why, staged_why;
     VEC(struct step) steps;
 };
@@ -98,6 +99,9 @@ static void judge(const struct world *w, enum calc_dir dir, const struct end *e,
     if (out->is_asked) {
         out->verdict = verdict_explain(w->mirror, dir, p, &out->why, &steps);
         out->has_staged = verdict_staged(w->mirror, dir, p, &out->staged, &out->staged_why);
+        out->is_vxlan = dir == CALC_EGRESS && !w->may_pods_send_vxlan && !e->pod->is_host_network &&
+                        p->protocol == IPPROTO_UDP && p->dport == w->vxlan_port;
+        out->verdict = out->is_vxlan ? VERDICT_DENY : out->verdict;
     }
 }
 
@@ -124,6 +128,14 @@ static void put_why(struct buf *b, const struct verdict_why *why) {
     case WHY_NOT_AN_ENDPOINT:
         buf_puts(b, "no policy: it has no network of its own, or has ended");
         break;
+    }
+}
+
+static void put_side_why(struct buf *b, const struct side *s) {
+    if (s->is_vxlan) {
+        buf_puts(b, "FelixConfiguration default: allowVXLANPacketsFromWorkloads is not true");
+    } else {
+        put_why(b, &s->why);
     }
 }
 
@@ -170,11 +182,11 @@ static void show_side(enum calc_dir dir, const struct end *e, const struct side 
         printf(" %s %s  no pod, no policy\n", title, e->word);
         return;
     }
-    put_why(&b, &s->why);
+    put_side_why(&b, s);
     printf(" %s %.*s/%.*s on %.*s  %s  %.*s\n", title, STR_FMT(e->pod->ns), STR_FMT(e->pod->name),
            STR_FMT(e->pod->node.n ? e->pod->node : STR("-")), verdict_word(s->verdict),
            STR_FMT(buf_view(&b)));
-    const struct step *best = s->verdict == VERDICT_DENY ? nearest(s) : NULL;
+    const struct step *best = s->verdict == VERDICT_DENY && !s->is_vxlan ? nearest(s) : NULL;
     for (size_t i = 0; i < s->steps.n; i++) {
         printf("%s%s\n", s->steps.p[i].text, &s->steps.p[i] == best ? "   <- nearest miss" : "");
     }
@@ -194,6 +206,10 @@ static void show_side(enum calc_dir dir, const struct end *e, const struct side 
 static void show_fix(enum calc_dir dir, const struct side *s, const struct end *self,
                      const struct end *peer, const struct packet *p) {
     const struct ip46 *ip = dir == CALC_INGRESS ? &p->src : &p->dst;
+    if (s->is_vxlan) {
+        puts(" fix     if its packets may pass by all policies: set that to true");
+        return;
+    }
     if (s->why.what == WHY_RULE) {
         MG_CLEANUP(buf_fini) struct buf b = BUF_INIT(4096);
         put_why(&b, &s->why);
@@ -237,7 +253,7 @@ static void put_side(struct buf *b, const char *name, const struct side *s) {
     MG_CLEANUP(buf_fini) struct buf t = BUF_INIT(4096);
     buf_printf(b, ",\"%s\":{\"verdict\":\"%s\"", name, verdict_word(s->verdict));
     if (s->is_asked) {
-        put_why(&t, &s->why);
+        put_side_why(&t, s);
         buf_puts(b, ",\"by\":");
         json_quote(b, buf_view(&t));
     }

@@ -80,10 +80,20 @@ static void see_endpoint(struct world *w, const struct object *o) {
     }
 }
 
+enum { VXLAN_PORT = 4789 }; /* unless FelixConfiguration says another */
+
 static void take(struct world *w, const struct kind *k, struct str ns, struct str name,
                  struct object *o) {
     if (w->seen && o->spec) {
         w->seen(w->seen_arg, k, o);
+    }
+    if (k->id == K_FELIX_CONFIGURATION && str_is(name, "default")) {
+        const struct jnode *port = jnode_path(o->doc, "spec.vxlanPort");
+        const struct jnode *may = jnode_path(o->doc, "spec.allowVXLANPacketsFromWorkloads");
+        uint64_t v = 0;
+        w->vxlan_port =
+            port && str_to_u64(port->s, &v) == 0 && v <= UINT16_MAX ? (uint16_t)v : VXLAN_PORT;
+        w->may_pods_send_vxlan = may && may->type == J_BOOL && may->b;
     }
     if (o->spec && k->id == K_POD) {
         see_pod(w, o);
@@ -205,6 +215,7 @@ struct world *world_open_seen(char **files, size_t n_files,
                               void *arg) {
     struct world *w = calloc(1, sizeof(*w));
     mg_assert(w != NULL);
+    w->vxlan_port = VXLAN_PORT;
     w->seen = seen;
     w->seen_arg = arg;
     w->mirror = mirror_new();

@@ -23,6 +23,8 @@ struct world {
     size_t n_pods, cap_pods;
     void (*seen)(void *arg, const struct kind *k, const struct object *o);
     void *seen_arg;
+    uint16_t vxlan_port; /* of FelixConfiguration default, as is: */
+    bool may_pods_send_vxlan;
     unsigned n_made_up; /* addresses given to pods of files, which have none */
 };
 

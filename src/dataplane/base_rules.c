@@ -37,6 +37,10 @@ static const struct {
                   N_HOP_MAPS,
                   true,
                   {NF_INET_POST_ROUTING, NF_IP_PRI_NAT_SRC, "nat", NF_ACCEPT}},
+    [BASE_TUNNEL_IN] = {"tunnel-in",
+                        N_HOP_MAPS,
+                        true,
+                        {NF_INET_LOCAL_IN, -13, "filter", NF_ACCEPT}},
     [BASE_STAGED_FROM] = {"staged-from-pod",
                           HOP_STAGED_OUT,
                           true,
@@ -101,7 +105,7 @@ struct hops *base_hops(struct dataplane *d, enum base_chain c) {
 
 bool base_is_wanted(struct dataplane *d, enum base_chain c) {
     const struct hops *h = base_hops(d, c);
-    return !h || h->is_wanted;
+    return c == BASE_TUNNEL_IN ? tunnel_is_wanted(d) : !h || h->is_wanted;
 }
 
 struct nft_batch *chain_rule(struct chain_out *o) {
@@ -301,6 +305,7 @@ uint64_t render_base(struct dataplane *d, enum base_chain c) {
     case BASE_FROM:
         accept_established(&o);
         drop_invalid(&o, NFT_META_IIFNAME);
+        drop_pods_tunnels(&o);
         dispatch(&o, NFT_META_IIFNAME, &d->hops[HOP_PODS_OUT]);
         break;
     case BASE_TO:
@@ -311,6 +316,7 @@ uint64_t render_base(struct dataplane *d, enum base_chain c) {
     case BASE_HOST:
         accept_established(&o);
         drop_invalid(&o, NFT_META_IIFNAME);
+        drop_pods_tunnels(&o);
         for (size_t i = 0; i < s->n_iface_prefixes; i++) {
             accept_nd(&o, s->iface_prefixes[i]);
         }
@@ -321,6 +327,9 @@ uint64_t render_base(struct dataplane *d, enum base_chain c) {
         break;
     case BASE_NAT:
         render_nat(&o);
+        break;
+    case BASE_TUNNEL_IN:
+        render_tunnel_in(&o);
         break;
     case BASE_STAGED_FROM:
         render_staged(&o, NFT_META_IIFNAME, &d->hops[HOP_STAGED_OUT]);

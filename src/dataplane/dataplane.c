@@ -57,6 +57,8 @@ static void init_sets(struct dataplane *d) {
          "failsafe-out",
          "ports that the host can reach whatever its policies",
          {.fields = {NFT_TYPE_INET_PROTOCOL, NFT_TYPE_INET_SERVICE}}},
+        {FIXED_NODE4, "nodes4", "the other nodes", {.fields = {NFT_TYPE_IPADDR}}},
+        {FIXED_NODE6, "nodes6", "the other nodes", {.fields = {NFT_TYPE_IP6ADDR}}},
     };
     for (size_t i = 0; i < ARRAY_LEN(fixed); i++) {
         kset_init(&d->fixed[fixed[i].id], fixed[i].name, &fixed[i].desc, str_c(fixed[i].comment));

@@ -37,6 +37,8 @@ struct dataplane_settings {
     bool may_spoof;                         /* Felix' workloadSourceSpoofing: Any */
     enum deny_action deny;                  /* Felix' nftablesFilterDenyAction */
     enum drop_override drop_override;
+    uint16_t vxlan_port;
+    bool may_vxlan, may_ipip; /* Felix' allowVXLANPacketsFromWorkloads, allowIPIP… */
     bool is_append; /* Felix' chainInsertMode: after other filters of the host, not before them */
     const struct dataplane_failsafe *failsafe[2]; /* [CALC_INGRESS], [CALC_EGRESS] */
     size_t n_failsafe[2];
@@ -65,6 +67,12 @@ void dataplane_free(struct dataplane *d);
 extern const struct calc_ops dataplane_calc_ops;
 void dataplane_set_settings(struct dataplane *d, const struct dataplane_settings *s);
 void dataplane_set_pools(struct dataplane *d, const struct dataplane_pool *p, size_t n);
+
+/* VXLAN between nodes: has, whether this node has a device of the family (IPv4, IPv6). Packets to
+ * its port are then taken from the other nodes' addresses (hosts) only, and policies of host
+ * endpoints don't stop them. */
+void dataplane_set_tunnels(struct dataplane *d, const bool has[2], const struct ip46 *hosts,
+                           size_t n);
 
 void dataplane_set_ifaces(struct dataplane *d, const struct dataplane_iface *v, size_t n);
 

@@ -116,6 +116,9 @@ void render_host(struct chain_out *o, enum base_chain c) {
     if (!is_forward) {
         accept_failsafes(o, &v);
     }
+    if (!is_staged && !is_forward) {
+        accept_tunnels(o, !is_out);
+    }
     if (!is_raw && !is_staged && c != BASE_PRE_DNAT && !o->d->settings.has_no_invalid_check) {
         match_ct_state(chain_rule(o), CT_INVALID);
         nft_x_counter(o->b);

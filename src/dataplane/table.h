@@ -214,6 +214,7 @@ enum base_chain {
     BASE_HOST,        /* input: what the sending pod may send to its own host */
     BASE_HOST_ACTION, /* input: what the host takes from its pods */
     BASE_NAT,         /* postrouting: masquerade */
+    BASE_TUNNEL_IN,   /* input: VXLAN comes from nodes only */
     /* Only while something needs them. */
     BASE_STAGED_FROM,     /* forward: what staged policies would decide */
     BASE_STAGED_TO,       /* forward */
@@ -238,6 +239,8 @@ enum fixed_set {
     FIXED_POOL6,
     FIXED_FAILSAFE_IN, /* protocol . port that no policy of a host endpoint can close */
     FIXED_FAILSAFE_OUT,
+    FIXED_NODE4, /* addresses of the cluster's other nodes */
+    FIXED_NODE6,
     N_FIXED_SETS,
 };
 
@@ -257,6 +260,7 @@ struct dataplane {
     struct kchain base[N_BASE_CHAINS];
     struct kset fixed[N_FIXED_SETS];
     struct hops hops[N_HOP_MAPS];
+    bool has_tunnel[2];   /* IPv4, IPv6 */
     bool are_hosts_dirty; /* host endpoints or interfaces changed */
     VEC(struct dataplane_iface) ifaces;
     struct id_dset sets;
@@ -367,6 +371,12 @@ void match_iface(struct nft_batch *b, uint32_t key, struct str prefix);
 void match_ct_state(struct nft_batch *b, uint32_t bits);
 enum { CT_INVALID = 1, CT_ESTABLISHED = 2, CT_RELATED = 4, CT_UNTRACKED = 64 };
 void render_host(struct chain_out *o, enum base_chain c);
+
+/* ---- tunnel_rules.c ---- */
+bool tunnel_is_wanted(const struct dataplane *d);
+void drop_pods_tunnels(struct chain_out *o);
+void accept_tunnels(struct chain_out *o, bool is_in);
+void render_tunnel_in(struct chain_out *o);
 
 /* Appends all rules of a chain to the batch; returns their combined hash. */
 uint64_t render_variant(struct dataplane *d, const struct variant *v);

@@ -207,14 +207,14 @@ static bool is_same_node(const struct path_node *a, const struct path_node *b) {
     return true;
 }
 
-void paths_node(struct paths *p, struct str name, const struct path_node *node) {
+bool paths_node(struct paths *p, struct str name, const struct path_node *node) {
     struct pnode **at = pnodes_get(&p->nodes, name);
     if (!node && (!at || !(*at)->is_known)) {
-        return;
+        return false;
     }
     struct pnode *n = node_of(p, name);
     if (node && n->is_known && is_same_node(&n->info, node)) {
-        return;
+        return false;
     }
     p->n_known += (node != NULL) - (size_t)n->is_known;
     n->is_known = node != NULL;
@@ -222,6 +222,18 @@ void paths_node(struct paths *p, struct str name, const struct path_node *node) 
     touch_node(p, n);
     if (str_is(name, p->own)) {
         p->is_all_dirty = true; /* what is in our subnet */
+    }
+    return true;
+}
+
+void paths_each_node(const struct paths *p,
+                     void (*cb)(void *arg, const char *name, const struct path_node *node),
+                     void *arg) {
+    struct pnode **n;
+    for (size_t i = 0; pnodes_next(&p->nodes, &i, NULL, &n);) {
+        if ((*n)->is_known) {
+            cb(arg, (*n)->name, &(*n)->info);
+        }
     }
 }
 

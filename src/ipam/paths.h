@@ -71,10 +71,16 @@ void paths_free(struct paths *p); /* accepts NULL */
 
 /* What is; NULL: no longer. Nothing is told before paths_flush. */
 void paths_pool(struct paths *p, struct str name, const struct path_pool *pool);
-void paths_node(struct paths *p, struct str name, const struct path_node *node);
+/* Returns whether it differs from what was known. */
+bool paths_node(struct paths *p, struct str name, const struct path_node *node);
 void paths_block(struct paths *p, const struct prefix *cidr, const struct path_block *block);
 /* Tells the difference to what was told. */
 void paths_flush(struct paths *p);
+
+/* Each node that is known, in no order. */
+void paths_each_node(const struct paths *p,
+                     void (*cb)(void *arg, const char *name, const struct path_node *node),
+                     void *arg);
 
 struct paths_stats {
     size_t n_nodes, n_blocks, n_routes, n_vteps;

@@ -8,7 +8,10 @@ struct dataplane_settings node_dataplane_settings(const struct settings *s) {
                                    .may_spoof = s->may_spoof,
                                    .deny = s->deny,
                                    .drop_override = s->drop_override,
-                                   .is_append = s->is_append};
+                                   .is_append = s->is_append,
+                                   .vxlan_port = s->vxlan_port,
+                                   .may_vxlan = s->may_vxlan,
+                                   .may_ipip = s->may_ipip};
     for (size_t i = 0; i < 2; i++) {
         d.failsafe[i] = s->failsafe[i];
         d.n_failsafe[i] = s->n_failsafe[i];
@@ -116,6 +119,9 @@ void node_apply(struct node *n) {
     if (n->pools_dirty) {
         n->pools_dirty = false;
         push_pools(n);
+    }
+    if (n->network) {
+        network_tunnels(n->network, n->dataplane);
     }
     calc_flush(n->calc);
     int64_t calculated = clock_ns();

@@ -3,6 +3,7 @@
 
 #include "base/fd.h"
 
+#include <netdb.h>
 #include <netinet/in.h>
 #include <regex.h>
 #include <stdio.h>
@@ -201,17 +202,36 @@ static int source_for(const struct ip46 *dest, struct ip46 *out) {
     return 0;
 }
 
+/* A name's first address of the family. Blocks while it is asked for: this runs on a worker. */
+static int resolve(struct detecting *d, struct str name, struct ip46 *out) {
+    struct addrinfo hints = {.ai_family = d->family == IP_V4 ? AF_INET : AF_INET6,
+                             .ai_socktype = SOCK_DGRAM},
+                    *got = NULL;
+    int r = getaddrinfo(arena_cstr(d->a, name), NULL, &hints, &got);
+    if (r != 0) {
+        return err_set(d->e, ERR_NOT_FOUND, "autodetection: can-reach=%.*s: %s", STR_FMT(name),
+                       gai_strerror(r));
+    }
+    *out = (struct ip46){.family = d->family};
+    const void *from =
+        d->family == IP_V4
+            ? (const void *)&((const struct sockaddr_in *)(const void *)got->ai_addr)->sin_addr
+            : (const void *)&((const struct sockaddr_in6 *)(const void *)got->ai_addr)->sin6_addr;
+    memcpy(out->b, from, ip_bytes(out));
+    freeaddrinfo(got);
+    return 0;
+}
+
 static int by_reach(struct detecting *d, struct str dest, struct prefix *out) {
     struct ip46 to, src;
-    if (ip_parse(dest, &to) < 0) {
-        return err_set(d->e, ERR_INVALID,
-                       "autodetection: can-reach=%.*s: found a name, allowed is an address",
-                       STR_FMT(dest));
+    int r = ip_parse(dest, &to) < 0 ? resolve(d, dest, &to) : 0;
+    if (r < 0) {
+        return r;
     }
     if (to.family != d->family) {
         return ERR_NOT_FOUND;
     }
-    int r = source_for(&to, &src);
+    r = source_for(&to, &src);
     if (r < 0) {
         return err_set(d->e, ERR_NOT_FOUND, "autodetection: can-reach=%.*s: %s", STR_FMT(dest),
                        strerror(-r));
@@ -242,7 +262,7 @@ int detect_address(struct str method, enum ip_family family, const struct host_i
     } else {
         return err_set(e, ERR_INVALID,
                        "autodetection method \"%.*s\": allowed are first-found, interface=RE, "
-                       "skip-interface=RE, cidr=CIDR, can-reach=ADDRESS, kubernetes-internal-ip",
+                       "skip-interface=RE, cidr=CIDR, can-reach=DEST, kubernetes-internal-ip",
                        STR_FMT(method));
     }
     if (r == ERR_NOT_FOUND && !own.msg[0]) {

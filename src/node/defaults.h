@@ -3,6 +3,7 @@
 
 #include "store/store.h"
 
-/* The default pool, from CALICO_IPV4POOL_…, if there is none of the family; where other programs
- * of Calico may meet ours (not in the embedded store) ClusterInformation and the tiers, too. */
-MG_NODISCARD int defaults_make(struct store *s, struct err *e);
+/* The default pools (defaultpool.h) of each family that has none; where other programs of Calico
+ * may meet ours (not in the embedded store) also ClusterInformation, the tiers, and
+ * FelixConfiguration default and node.NODE. What is there stays as it is. */
+MG_NODISCARD int defaults_make(struct store *s, const char *node, struct err *e);

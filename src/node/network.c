@@ -25,6 +25,7 @@ struct network {
     struct path_node own;
     char own_problem[1024];
     bool has_resources, has_blocks;
+    bool are_tunnels_dirty; /* what network_tunnels tells */
     uint32_t overhead;
 };
 
@@ -133,7 +134,7 @@ static void take_node(struct network *n, struct str name, const struct object *o
                   p.vxlan_mac[0]);
     path_node_mac(jnode_str(jnode_path(o->doc, "spec.vxlanTunnelMACAddrV6")), name, IP_V6,
                   p.vxlan_mac[1]);
-    paths_node(n->paths, name, &p);
+    n->are_tunnels_dirty |= paths_node(n->paths, name, &p);
 }
 
 static enum path_mode mode_of(const struct ip_pool_spec *p) {
@@ -154,7 +155,7 @@ void network_object(struct network *n, const struct kind *k, struct str name,
         if (o) {
             take_node(n, name, o);
         } else {
-            paths_node(n->paths, name, NULL);
+            n->are_tunnels_dirty |= paths_node(n->paths, name, NULL);
         }
         if (str_eq(name, n->c.node)) {
             selfnode_ask(n->self); /* what somebody else wrote there, or took away */
@@ -166,8 +167,39 @@ void network_object(struct network *n, const struct kind *k, struct str name,
             pool = (struct path_pool){p->cidr, mode_of(p)};
         }
         paths_pool(n->paths, name, pool.cidr.ip.family ? &pool : NULL);
+        n->are_tunnels_dirty = true;
         selfnode_ask(n->self);
     }
+}
+
+/* ---- who may send what is encapsulated ---- */
+
+struct telling {
+    const char *own;
+    VEC(struct ip46) hosts;
+};
+
+static void tell_node(void *arg, const char *name, const struct path_node *node) {
+    struct telling *t = arg;
+    for (size_t f = 0; f < 2 && strcmp(name, t->own) != 0; f++) {
+        if (node->addr[f].ip.family) {
+            vec_push(&t->hosts, node->addr[f].ip);
+        }
+    }
+}
+
+void network_tunnels(struct network *n, struct dataplane *d) {
+    struct paths_stats st;
+    struct arena a = {0};
+    struct telling t = {.own = arena_cstr(&a, n->c.node)};
+    if (n->are_tunnels_dirty) {
+        n->are_tunnels_dirty = false;
+        paths_stats(n->paths, &st);
+        paths_each_node(n->paths, tell_node, &t);
+        dataplane_set_tunnels(d, st.wants_vxlan, t.hosts.p, t.hosts.n);
+    }
+    vec_fini(&t.hosts);
+    arena_fini(&a);
 }
 
 /* ---- to the kernel ---- */

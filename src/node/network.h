@@ -4,6 +4,7 @@
 #pragma once
 
 #include "base/buf.h"
+#include "dataplane/dataplane.h"
 #include "ipam/ipam.h"
 #include "model/model.h"
 #include "node/settings.h"
@@ -33,6 +34,9 @@ void network_object(struct network *n, const struct kind *k, struct str name,
 /* End of a burst; is_whole: the resources' first snapshot has come. */
 void network_flush(struct network *n, bool is_whole);
 void network_settings(struct network *n);
+/* Tells the dataplane which nodes VXLAN may come from, if that changed. Before each of its flushes.
+ */
+void network_tunnels(struct network *n, struct dataplane *d);
 /* Pods can have network here: the cluster is told. */
 void network_ready(struct network *n);
 /* Routes to nodes without encapsulation are BGP's: CALICO_NETWORKING_BACKEND is bird. */

@@ -57,7 +57,7 @@ struct init_job {
 
 static void work_init(struct store *s, void *arg) {
     struct init_job *j = arg;
-    j->e.code = defaults_make(s, &j->e);
+    j->e.code = defaults_make(s, j->n->name, &j->e);
 }
 
 static void on_init(void *arg, int code) {
@@ -104,7 +104,7 @@ static int open_store(struct node *n, struct err *e) {
     }
     n->worker = store_worker_new(n->loop, n->calls);
     if (store_is_quick(n->store)) {
-        return defaults_make(n->store, e);
+        return defaults_make(n->store, n->name, e);
     }
     n->init_timer = loop_timer_new(n->loop, run_init, n);
     run_init(n);

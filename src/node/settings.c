@@ -157,6 +157,12 @@ static bool take_failsafe_out(struct settings *s, struct str v) {
 static bool take_invalid(struct settings *s, struct str v) {
     return parse_bool(v, &s->has_no_invalid_check);
 }
+static bool take_pods_vxlan(struct settings *s, struct str v) {
+    return parse_bool(v, &s->may_vxlan);
+}
+static bool take_pods_ipip(struct settings *s, struct str v) {
+    return parse_bool(v, &s->may_ipip);
+}
 static bool take_spoofing(struct settings *s, struct str v) {
     s->may_spoof = str_ieq(v, STR("Any"));
     return s->may_spoof || str_ieq(v, STR("Disabled"));
@@ -249,6 +255,8 @@ static const struct setting {
      "udp:53,udp:67,tcp:179,tcp:2379,tcp:2380,tcp:5473,tcp:6443,tcp:6666,tcp:6667",
      "PROTOCOL:PORT or PROTOCOL:NET:PORT with commas; none"},
     {"disableConntrackInvalidCheck", take_invalid, "false", "true, false"},
+    {"allowVXLANPacketsFromWorkloads", take_pods_vxlan, "false", "true, false"},
+    {"allowIPIPPacketsFromWorkloads", take_pods_ipip, "false", "true, false"},
     {"workloadSourceSpoofing", take_spoofing, "Disabled", "Disabled, Any"},
     {"mtuIfacePattern", take_mtu_pattern, "^((en|wl|ww|sl|ib)[Pcopsvx].*|(eth|wlan|wwan).*)",
      "a regular expression: interfaces whose smallest MTU pods get"},

@@ -30,6 +30,7 @@ struct settings {
     uint32_t vxlan_vni,
         vxlan_mtu[2]; /* MTU of IPv4's and IPv6's device; 0: what the uplink leaves */
     uint16_t vxlan_port;
+    bool may_vxlan, may_ipip; /* what pods may send */
 };
 
 /* What settings are made of. Trees of absent sources are NULL. */

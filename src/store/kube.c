@@ -198,3 +198,28 @@ int kube_node_network(struct store *s, struct str node, bool is_up, struct err *
     arena_fini(&a);
     return r;
 }
+
+/* ---- what an installer left ---- */
+
+int kube_config_map(struct store *st, const char *ns, const char *name, const char *key,
+                    struct arena *a, struct str *out, struct err *e) {
+    struct kube_store *s = (struct kube_store *)st;
+    static const struct kube_rest rest = {
+        .version = "v1", .plural = "configmaps", .kind = "ConfigMap", .is_namespaced = true};
+    struct jnode *got = NULL;
+    if (!kube_is(st)) {
+        return err_set(e, ERR_INVALID, "the datastore is not the Kubernetes API");
+    }
+    struct kube_subject sub = {"get", &rest, NULL, str_c(ns), str_c(name)};
+    struct str path = arena_printf(a, "/api/v1/namespaces/%s/configmaps/%s", ns, name);
+    int r = kube_object(s, &sub, "GET", path, NULL, NULL, a, &got, NULL, e);
+    if (r < 0) {
+        return r;
+    }
+    const struct jnode *n = jnode_getc(jnode_getc(got, "data"), key);
+    if (!n || n->type != J_STR) {
+        return err_set(e, ERR_NOT_FOUND, "ConfigMap %s/%s has no \"%s\"", ns, name, key);
+    }
+    *out = jnode_str(n);
+    return 0;
+}

@@ -42,3 +42,6 @@ MG_NODISCARD int kube_node_annotate(struct store *s, struct str node, const stru
  * this node"), or True with CalicoIsDown ("Calico is shutting down on this node"): schedulers hold
  * back pods while it is True. */
 MG_NODISCARD int kube_node_network(struct store *s, struct str node, bool is_up, struct err *e);
+/* data[key] of a ConfigMap. ERR_NOT_FOUND: no such map or key; ERR_DENIED: no right to read it. */
+MG_NODISCARD int kube_config_map(struct store *s, const char *ns, const char *name, const char *key,
+                                 struct arena *a, struct str *out, struct err *e);

@@ -12,13 +12,14 @@ import contextlib
 import json
 import pathlib
 import sys
+import tempfile
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 from agent import Agent, pod_object  # noqa: E402
 from casebook import Case  # noqa: E402
-from lab import CommandFailed, Lab, wait_until_reachable  # noqa: E402
+from lab import PYTHON, CommandFailed, Lab, wait_until_reachable  # noqa: E402
 from stores import open_store  # noqa: E402
 from test_store_nodes import POOL, Nodes, cases, check, on_all  # noqa: E402
 
@@ -92,6 +93,100 @@ def large_packets(lab, topology):
     return wrong
 
 
+FORGE = """
+import socket, struct, sys
+outer, mac, src, dst, n = sys.argv[1:]
+body = b'forged'
+udp = struct.pack('!HHHH', 9999, 9999, 8 + len(body), 0) + body
+def ip(total):
+    head = struct.pack('!BBHHHBBH4s4s', 69, 0, total, 1, 0, 64, 17, 0, socket.inet_aton(src),
+                       socket.inet_aton(dst))
+    words = sum(struct.unpack('!10H', head))
+    words = (words >> 16) + (words & 0xffff)
+    return head[:10] + struct.pack('!H', ~(words + (words >> 16)) & 0xffff) + head[12:]
+frame = bytes.fromhex(mac.replace(':', '')) + bytes.fromhex('020000000001') + b'\\x08\\0'
+vxlan = struct.pack('!II', 0x08000000, 4096 << 8)
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+for _ in range(int(n)):
+    s.sendto(vxlan + frame + ip(20 + len(udp)) + udp, (outer, 4789))
+"""
+
+CATCH = """
+import socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind(('', 9999))
+print('ready', flush=True)
+while True:
+    print(s.recv(100).decode(), flush=True)
+"""
+
+
+def catcher(lab, place, folder):
+    """A socket in a pod that notes what comes; a function that says how many packets did so far."""
+    out = pathlib.Path(folder, 'caught')
+    with out.open('w', encoding='utf-8') as stream:
+        lab.spawn(place, [PYTHON, '-c', CATCH], stdout=stream)
+
+    def is_ready():
+        """the catcher listens"""
+        return out.read_text(encoding='utf-8').startswith('ready')
+
+    until(is_ready)
+    return lambda: len(out.read_text(encoding='utf-8').splitlines()) - 1
+
+
+def forged_packets(lab, agents, topology, folder):
+    """Packets in packets: a node's own arrive, a stranger's and a pod's don't, but if they may."""
+    mine, theirs = topology.pods[0], topology.pods[2]
+    node = topology.node_of[repr(theirs)]
+    mac = json.loads(lab.run(node, ['ip', '-j', 'link', 'show', 'vxlan.calico']))[0]['address']
+    outer = topology.address(node)[0]
+    count = catcher(lab, repr(theirs), folder)
+    wrong = []
+
+    def send(place):
+        lab.run(place, [PYTHON, '-c', FORGE, outer, mac, str(mine.ips[0]), str(theirs.ips[0]), '5'])
+
+    for place, words in (('router', 'a stranger'), (repr(mine), 'a pod')):
+        send(place)
+        time.sleep(1)
+        if count():
+            wrong.append(f'{count()} packets that {words} put into VXLAN got to a pod')
+    may = {'apiVersion': 'projectcalico.org/v3', 'kind': 'FelixConfiguration',
+           'metadata': {'name': 'default'}, 'spec': {'allowVXLANPacketsFromWorkloads': True}}
+    for place in (topology.node_of[repr(mine)], repr(mine)):
+        before = count()
+
+        def came(place=place, before=before):
+            """what a node encapsulates arrives, and what a pod does that may"""
+            send(place)
+            return count() > before
+
+        until(came)
+        agents[0].apply([may], wait=False)
+    agents[0].delete([may])
+    print(f'VXLAN from others than nodes: {len(wrong)} ways in', flush=True)
+    return wrong
+
+
+def host_policies(lab, agents, topology):
+    """Hosts that take TCP and ICMP alone: what is between nodes goes on."""
+    v3 = {'apiVersion': 'projectcalico.org/v3'}
+    rules = [{'action': 'Allow', 'protocol': protocol} for protocol in ('TCP', 'ICMP', 'ICMPv6')]
+    objects = [{**v3, 'kind': 'GlobalNetworkPolicy', 'metadata': {'name': 'hosts'},
+                'spec': {'selector': "is == 'host'", 'types': ['Ingress', 'Egress'],
+                         'ingress': rules, 'egress': rules}}]
+    objects += [{**v3, 'kind': 'HostEndpoint',
+                 'metadata': {'name': name, 'labels': {'is': 'host'}},
+                 'spec': {'node': name, 'interfaceName': 'eth0'}} for name in topology.names]
+    agents[0].apply(objects, wait=False)
+    on_all(agents, lambda agent: agent.call('status', '--wait'))
+    lines = check(lab, agents, topology, Case(topology, {'name': 'host endpoints', 'policies': []}))
+    agents[0].delete(objects)
+    print(f'hosts that take no UDP: {len(lines)} disagreements', flush=True)
+    return lines
+
+
 def one_mode(mode, count):
     """Lines of what is wrong."""
     topology = Sites(count, mode != 'Never')
@@ -141,6 +236,10 @@ def one_mode(mode, count):
         lines = large_packets(lab, topology)
         print(f'{mode}: packets of the whole MTU: {len(lines)} lost', flush=True)
         wrong += lines
+        if mode == 'Always':
+            with tempfile.TemporaryDirectory() as folder:
+                wrong += forged_packets(lab, agents, topology, folder)
+            wrong += host_policies(lab, agents, topology)
         before = routes(lab, topology.names[0])
         first.call('ipam', 'check')
         if mode == 'CrossSubnet':

@@ -127,6 +127,11 @@ class PolicyTest(unittest.TestCase):
         self.assertEqual((found['allowed'], found['ingress']['verdict'],
                           found['ingress']['staged']['verdict']), (False, 'DENY', 'ALLOW'))
 
+    def test_explain_knows_that_pods_send_no_vxlan(self):
+        text = self.on_files('explain', 'prod/db', '->', '192.0.2.1', 'udp/4789', code=1)
+        self.assertIn('allowVXLANPacketsFromWorkloads is not true', text)
+        self.on_files('explain', 'prod/db', '->', '192.0.2.1', 'udp/4788')
+
     def test_what_the_fix_says_repairs(self):
         fix = '''
 ---
