@@ -20,31 +20,31 @@ int fd_set_nonblock(int fd) {
 }
 
 int file_read(int dir_fd, const char *path, struct buf *b, size_t max) {
+    enum { CHUNK = 65536 };
     MG_CLEANUP(fd_close) int fd = openat(dir_fd, path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0) {
         return -errno;
     }
-    size_t total = 0;
-    for (;;) {
-        char *p = buf_reserve(b, 65536);
-        if (!p) {
+    for (size_t total = 0;;) {
+        /* One byte more than may be there shows that there is more. */
+        char more, *p = &more;
+        size_t room = b->max - b->n < max - total ? b->max - b->n : max - total;
+        room = room < CHUNK ? room : CHUNK;
+        if (room && !(p = buf_reserve(b, room))) {
             return ERR_TOO_BIG;
         }
-        ssize_t n = read(fd, p, 65536);
-        if (n < 0) {
-            if (errno == EINTR) {
-                continue;
-            }
-            return -errno;
+        ssize_t n = read(fd, p, room ? room : 1);
+        if (n < 0 && errno == EINTR) {
+            continue;
         }
-        if (n == 0) {
-            return 0;
+        if (n <= 0) {
+            return n < 0 ? -errno : 0;
+        }
+        if (room == 0) {
+            return ERR_TOO_BIG;
         }
         b->n += (size_t)n;
         total += (size_t)n;
-        if (total > max) {
-            return ERR_TOO_BIG;
-        }
     }
 }
 

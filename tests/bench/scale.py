@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 
+import nodes
 import templates
 
 
@@ -271,6 +272,7 @@ SECTIONS = [
     ('load', 'All policies at once', load),
     ('churn', 'A cluster in motion', churn),
     ('store', 'The embedded store', store),
+    ('nodes', 'Many nodes', nodes.nodes),
     ('confd', 'Templates', templates.confd),
     ('memory', 'Resident memory of the agent', memory),
 ]

@@ -195,7 +195,15 @@ static void t_file_replace__symlink_at_target__replaced_not_followed(void **stat
     assert_string_equal(buf_cstr(&b), "keep");
     buf_reset(&b);
     assert_int_equal(file_read(d, "link", &b, 2), ERR_TOO_BIG);
+    buf_reset(&b);
+    assert_int_equal(file_read(d, "link", &b, 3), 0);
     buf_fini(&b);
+    struct buf small = BUF_INIT(3), smaller = BUF_INIT(2);
+    assert_int_equal(file_read(d, "link", &small, 100), 0);
+    assert_string_equal(buf_cstr(&small), "new");
+    assert_int_equal(file_read(d, "link", &smaller, 100), ERR_TOO_BIG);
+    buf_fini(&small);
+    buf_fini(&smaller);
     (void)unlinkat(d, "link", 0);
     (void)unlinkat(d, "victim", 0);
     (void)rmdir(dir);
