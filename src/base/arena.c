@@ -22,28 +22,33 @@ static struct arena_chunk *chunk_new(size_t cap) {
     return c;
 }
 
-void *arena_alloc(struct arena *a, size_t n) {
+/* n bytes, not zeroed, at a multiple of align (a power of two, at most 16). */
+static void *take(struct arena *a, size_t n, size_t align) {
     mg_assert(n <= SIZE_MAX / 4);
-    size_t need = (n ? n : 1) + 15;
-    need &= ~(size_t)15;
     struct arena_chunk *c = a->head;
-    if (!c || c->cap - c->used < need) {
+    size_t start = c ? (c->used + align - 1) & ~(align - 1) : 0;
+    if (!c || start > c->cap || c->cap - start < n) {
         size_t cap = c ? c->cap * 2 : a->first_bytes ? a->first_bytes : CHUNK_MIN;
         if (cap > CHUNK_MAX) {
             cap = CHUNK_MAX;
         }
-        cap &= ~(size_t)15;
-        if (cap < need) {
-            cap = need;
+        if (cap < n) {
+            cap = n;
         }
+        cap = (cap + 15) & ~(size_t)15;
         c = chunk_new(cap);
         c->prev = a->head;
         a->head = c;
+        start = 0;
     }
-    void *p = c->data + c->used;
-    c->used += need;
+    c->used = start + n;
     a->used_bytes += n;
-    memset(p, 0, need);
+    return c->data + start;
+}
+
+void *arena_alloc(struct arena *a, size_t n) {
+    void *p = take(a, n ? n : 1, 16);
+    memset(p, 0, n ? n : 1);
     return p;
 }
 
@@ -72,8 +77,9 @@ struct str arena_dup(struct arena *a, struct str s) {
     if (!s.p) {
         return s;
     }
-    char *p = arena_alloc(a, s.n + 1);
+    char *p = take(a, s.n + 1, 1); /* texts are many and short: they stand side by side */
     memcpy(p, s.p, s.n);
+    p[s.n] = '\0';
     return (struct str){p, s.n};
 }
 
@@ -86,7 +92,7 @@ struct str arena_printf(struct arena *a, const char *fmt, ...) {
     va_start(ap, fmt);
     int n = str_vprintf_len(fmt, ap);
     mg_assert(n >= 0);
-    char *p = arena_alloc(a, (size_t)n + 1);
+    char *p = take(a, (size_t)n + 1, 1);
     (void)vsnprintf(p, (size_t)n + 1, fmt, ap);
     va_end(ap);
     return (struct str){p, (size_t)n};

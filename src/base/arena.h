@@ -1,6 +1,6 @@
 /* Arenas: memory by lifetime (process, config, session, request, scratch). Everything allocated is
- * freed at once. Allocation aborts when memory is out: callers bound what comes from outside
- * before. */
+ * freed at once. Texts stand side by side, all else is aligned. Allocation aborts when memory is
+ * out: callers bound what comes from outside before. */
 #pragma once
 
 #include "base/str.h"

@@ -2,12 +2,34 @@
 
 #include "base/fd.h"
 #include "base/ip.h"
+#include "base/library.h"
 
 #include <arpa/inet.h>
 #include <microhttpd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
+
+/* Loaded when a port is asked for, which it is not by default: it brings GnuTLS with it, a quarter
+ * of an idle agent's memory. */
+#define CALLS(X)                       \
+    X(MHD_add_response_header)         \
+    X(MHD_create_response_from_buffer) \
+    X(MHD_destroy_response)            \
+    X(MHD_get_daemon_info)             \
+    X(MHD_get_timeout)                 \
+    X(MHD_queue_response)              \
+    X(MHD_run)                         \
+    X(MHD_start_daemon)                \
+    X(MHD_stop_daemon)
+
+static struct { CALLS(LIBRARY_POINTER) } mhd;
+#define SYMBOL(f) LIBRARY_SYMBOL(mhd, f),
+static const struct library_symbol symbols[] = {CALLS(SYMBOL)};
+static struct library microhttpd = {.soname = "libmicrohttpd.so.12",
+                                    .package = "libmicrohttpd12",
+                                    .symbols = symbols,
+                                    .n_symbols = ARRAY_LEN(symbols)};
 
 enum { METRICS_MAX = 1 << 20, CONNECTIONS_MAX = 32, TIMEOUT_S = 10 };
 
@@ -22,13 +44,14 @@ struct health {
 
 static enum MHD_Result answer(struct MHD_Connection *c, unsigned code, const char *text, size_t n) {
     struct MHD_Response *r =
-        MHD_create_response_from_buffer(n, (void *)(uintptr_t)text, MHD_RESPMEM_MUST_COPY);
+        mhd.MHD_create_response_from_buffer(n, (void *)(uintptr_t)text, MHD_RESPMEM_MUST_COPY);
     if (!r) {
         return MHD_NO;
     }
-    (void)MHD_add_response_header(r, "Content-Type", "text/plain; version=0.0.4; charset=utf-8");
-    enum MHD_Result ok = MHD_queue_response(c, code, r);
-    MHD_destroy_response(r);
+    (void)mhd.MHD_add_response_header(r, "Content-Type",
+                                      "text/plain; version=0.0.4; charset=utf-8");
+    enum MHD_Result ok = mhd.MHD_queue_response(c, code, r);
+    mhd.MHD_destroy_response(r);
     return ok;
 }
 
@@ -64,9 +87,9 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *c, const cha
 
 /* Runs what is ready and asks for the next time-out. */
 static void turn(struct health *h) {
-    (void)MHD_run(h->daemon);
+    (void)mhd.MHD_run(h->daemon);
     MHD_UNSIGNED_LONG_LONG ms;
-    if (MHD_get_timeout(h->daemon, &ms) == MHD_YES) {
+    if (mhd.MHD_get_timeout(h->daemon, &ms) == MHD_YES) {
         loop_timer_start(h->timer, (int64_t)(ms ? ms : 1), 0);
     }
 }
@@ -106,6 +129,7 @@ int health_new(struct loop *l, struct str host, uint16_t port, unsigned pages,
                const struct health_ops *ops, void *arg, struct health **out, struct err *e) {
     struct sockaddr_storage sa;
     int r = address(host, port, &sa, e);
+    r = r < 0 ? r : library_load(&microhttpd, e);
     if (r < 0) {
         return r;
     }
@@ -116,11 +140,11 @@ int health_new(struct loop *l, struct str host, uint16_t port, unsigned pages,
     h->arg = arg;
     unsigned flags = MHD_USE_EPOLL | (sa.ss_family == AF_INET6 ? MHD_USE_DUAL_STACK : 0);
     h->daemon =
-        MHD_start_daemon(flags, port, NULL, NULL, on_request, h, MHD_OPTION_SOCK_ADDR, &sa,
-                         MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTIONS_MAX,
-                         MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)TIMEOUT_S, MHD_OPTION_END);
+        mhd.MHD_start_daemon(flags, port, NULL, NULL, on_request, h, MHD_OPTION_SOCK_ADDR, &sa,
+                             MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTIONS_MAX,
+                             MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)TIMEOUT_S, MHD_OPTION_END);
     const union MHD_DaemonInfo *info =
-        h->daemon ? MHD_get_daemon_info(h->daemon, MHD_DAEMON_INFO_EPOLL_FD) : NULL;
+        h->daemon ? mhd.MHD_get_daemon_info(h->daemon, MHD_DAEMON_INFO_EPOLL_FD) : NULL;
     if (!info) {
         int err = errno;
         health_free(h);
@@ -140,7 +164,7 @@ void health_free(struct health *h) {
     loop_poll_free(h->poll);
     loop_timer_free(h->timer);
     if (h->daemon) {
-        MHD_stop_daemon(h->daemon);
+        mhd.MHD_stop_daemon(h->daemon);
     }
     free(h);
 }

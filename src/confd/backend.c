@@ -100,7 +100,9 @@ static int nodes_of_record(struct confd_options *o, const char *record, struct a
                          target, (unsigned)ns_get16(ns_rr_rdata(rr) + 4))
                 .p;
     }
-    return 0;
+    return o->nodes.n ? 0
+                      : err_set(e, ERR_UNAVAILABLE,
+                                "no SRV records of %s: check -srv-record and -srv-domain", record);
 }
 
 int backend_nodes(struct confd_options *o, struct arena *a, struct err *e) {

@@ -3,10 +3,34 @@
 #include "confd/backend.h"
 
 #include "base/buf.h"
+#include "base/library.h"
 #include "base/log.h"
 
 #include <hiredis/hiredis.h>
 #include <sys/stat.h>
+
+#define CALLS(X)                   \
+    X(freeReplyObject)             \
+    X(redisAppendCommand)          \
+    X(redisBufferRead)             \
+    X(redisCommand)                \
+    X(redisConnectUnixWithTimeout) \
+    X(redisConnectWithTimeout)     \
+    X(redisEnableKeepAlive)        \
+    X(redisFree)                   \
+    X(redisGetReply)               \
+    X(redisGetReplyFromReader)     \
+    X(redisSetTimeout)
+
+static struct { CALLS(LIBRARY_POINTER) } lib;
+#define SYMBOL(f) LIBRARY_SYMBOL(lib, f),
+static const struct library_symbol symbols[] = {CALLS(SYMBOL)};
+#define TEXT_OF(x) #x
+#define SONAME(version) "libhiredis.so." TEXT_OF(version)
+static struct library hiredis = {.soname = SONAME(HIREDIS_SONAME),
+                                 .package = "libhiredis" TEXT_OF(HIREDIS_SONAME),
+                                 .symbols = symbols,
+                                 .n_symbols = ARRAY_LEN(symbols)};
 
 enum {
     CONNECT_MS = 2000,
@@ -111,7 +135,7 @@ static int answer(redisContext *c, void *reply, const char *node, const char *wh
     int r = rp->type == REDIS_REPLY_ERROR
                 ? err_set(e, ERR_DENIED, "redis %s: %s: %s", node, what, rp->str)
                 : 0;
-    freeReplyObject(rp);
+    lib.freeReplyObject(rp);
     return r;
 }
 
@@ -125,7 +149,7 @@ static redisContext *dial(const char *node, uint64_t *db, struct err *e) {
         s = str_sub(s, 8, s.n);
     }
     if (node[0] == '/' && stat(node, &st) == 0) {
-        return redisConnectUnixWithTimeout(node, tv);
+        return lib.redisConnectUnixWithTimeout(node, tv);
     }
     ptrdiff_t slash = str_find(s, '/', 0);
     bool is_ok = true;
@@ -155,23 +179,24 @@ static redisContext *dial(const char *node, uint64_t *db, struct err *e) {
     }
     char host[256];
     snprintf(host, sizeof(host), "%.*s", STR_FMT(h));
-    return redisConnectWithTimeout(host, (int)port, tv);
+    return lib.redisConnectWithTimeout(host, (int)port, tv);
 }
 
 static int login(struct redis *r, redisContext *c, const char *node, uint64_t db, struct err *e) {
     struct timeval tv = {ANSWER_MS / 1000, ANSWER_MS % 1000 * 1000};
     const char *user = r->o->username, *pw = r->o->password;
     int ret = 0;
-    (void)redisSetTimeout(c, tv);
-    (void)redisEnableKeepAlive(c);
+    (void)lib.redisSetTimeout(c, tv);
+    (void)lib.redisEnableKeepAlive(c);
     if (pw && pw[0]) {
         ret = answer(c,
-                     user && user[0] ? redisCommand(c, "AUTH %s %s", user, pw)
-                                     : redisCommand(c, "AUTH %s", pw),
+                     user && user[0] ? lib.redisCommand(c, "AUTH %s %s", user, pw)
+                                     : lib.redisCommand(c, "AUTH %s", pw),
                      node, "AUTH", e);
     }
     if (ret == 0 && db) {
-        ret = answer(c, redisCommand(c, "SELECT %llu", (unsigned long long)db), node, "SELECT", e);
+        ret = answer(c, lib.redisCommand(c, "SELECT %llu", (unsigned long long)db), node, "SELECT",
+                     e);
     }
     return ret;
 }
@@ -188,7 +213,7 @@ static int connect_any(struct redis *r, redisContext **out, uint64_t *db, struct
             return 0;
         }
         if (c) {
-            redisFree(c);
+            lib.redisFree(c);
         }
     }
     return ret;
@@ -228,7 +253,7 @@ static int take_value(struct redis *r, struct kv *fresh, struct str key, const r
 
 static int next_reply(struct redis *r, redisReply **out, struct err *e) {
     void *p = NULL;
-    if (redisGetReply(r->c, &p) != REDIS_OK || !p) {
+    if (lib.redisGetReply(r->c, &p) != REDIS_OK || !p) {
         return fail(e, r->o->nodes.p[0], r->c);
     }
     *out = p;
@@ -242,23 +267,24 @@ static int read_keys(struct redis *r, const struct str *keys, size_t n, struct k
     bool *is_hash = arena_array(&r->scratch, bool, n);
     int ret = 0;
     for (size_t i = 0; i < n; i++) {
-        (void)redisAppendCommand(r->c, "TYPE %b", keys[i].p, keys[i].n);
+        (void)lib.redisAppendCommand(r->c, "TYPE %b", keys[i].p, keys[i].n);
     }
     for (size_t i = 0; i < n && ret == 0; i++) {
         ret = next_reply(r, &rp, e);
         if (ret == 0) {
             is_hash[i] = rp->type == REDIS_REPLY_STATUS && strcmp(rp->str, "hash") == 0;
-            freeReplyObject(rp);
+            lib.freeReplyObject(rp);
         }
     }
     for (size_t i = 0; i < n && ret == 0; i++) {
-        (void)redisAppendCommand(r->c, is_hash[i] ? "HGETALL %b" : "GET %b", keys[i].p, keys[i].n);
+        (void)lib.redisAppendCommand(r->c, is_hash[i] ? "HGETALL %b" : "GET %b", keys[i].p,
+                                     keys[i].n);
     }
     for (size_t i = 0; i < n && ret == 0; i++) {
         ret = next_reply(r, &rp, e);
         if (ret == 0) {
             ret = take_value(r, fresh, keys[i], rp, e);
-            freeReplyObject(rp);
+            lib.freeReplyObject(rp);
         }
     }
     return ret;
@@ -267,14 +293,14 @@ static int read_keys(struct redis *r, const struct str *keys, size_t n, struct k
 static int scan(struct redis *r, struct str pattern, struct kv *fresh, struct err *e) {
     const char *cursor = "0";
     do {
-        redisReply *rp = redisCommand(r->c, "SCAN %s MATCH %b COUNT %d", cursor, pattern.p,
-                                      pattern.n, SCAN_COUNT);
+        redisReply *rp = lib.redisCommand(r->c, "SCAN %s MATCH %b COUNT %d", cursor, pattern.p,
+                                          pattern.n, SCAN_COUNT);
         if (!rp || rp->type != REDIS_REPLY_ARRAY || rp->elements != 2 ||
             rp->element[1]->type != REDIS_REPLY_ARRAY) {
             int ret = rp && rp->type == REDIS_REPLY_ERROR
                           ? err_set(e, ERR_DENIED, "redis: SCAN: %s", rp->str)
                           : fail(e, r->o->nodes.p[0], r->c);
-            freeReplyObject(rp);
+            lib.freeReplyObject(rp);
             return ret;
         }
         const redisReply *list = rp->element[1];
@@ -284,7 +310,7 @@ static int scan(struct redis *r, struct str pattern, struct kv *fresh, struct er
         }
         cursor = arena_cstr(&r->scratch, text_of(rp->element[0]));
         size_t n = list->elements;
-        freeReplyObject(rp);
+        lib.freeReplyObject(rp);
         int ret = read_keys(r, keys, n, fresh, e);
         if (ret < 0) {
             return ret;
@@ -295,7 +321,7 @@ static int scan(struct redis *r, struct str pattern, struct kv *fresh, struct er
 
 static void drop(redisContext **c) {
     if (*c) {
-        redisFree(*c);
+        lib.redisFree(*c);
     }
     *c = NULL;
 }
@@ -303,7 +329,7 @@ static void drop(redisContext **c) {
 static int redis_read(struct backend *b, struct kv *fresh, struct err *e) {
     struct redis *r = self_of(b);
     uint64_t db = 0;
-    if (r->c && answer(r->c, redisCommand(r->c, "PING"), "", "PING", NULL) < 0) {
+    if (r->c && answer(r->c, lib.redisCommand(r->c, "PING"), "", "PING", NULL) < 0) {
         drop(&r->c);
     }
     int ret = r->c ? 0 : connect_any(r, &r->c, &db, e);
@@ -352,14 +378,14 @@ static bool tell_string(struct redis *r, struct str server_key) {
     if (!is_asked_for(r, key)) {
         return true;
     }
-    redisReply *rp = r->c ? redisCommand(r->c, "GET %b", server_key.p, server_key.n) : NULL;
+    redisReply *rp = r->c ? lib.redisCommand(r->c, "GET %b", server_key.p, server_key.n) : NULL;
     bool is_string = rp && rp->type == REDIS_REPLY_STRING;
     if (is_string) {
         r->ev->change(r->arg, key, text_of(rp));
     } else if (!rp) {
         drop(&r->c);
     }
-    freeReplyObject(rp);
+    lib.freeReplyObject(rp);
     return is_string;
 }
 
@@ -367,11 +393,11 @@ static void on_message(void *arg, unsigned events MG_UNUSED) {
     struct redis *r = arg;
     void *p = NULL;
     bool is_stale = false;
-    if (redisBufferRead(r->sub) != REDIS_OK) {
+    if (lib.redisBufferRead(r->sub) != REDIS_OK) {
         sub_lost(r, r->sub->errstr);
         return;
     }
-    for (size_t n = 0; redisGetReplyFromReader(r->sub, &p) == REDIS_OK && p; n++) {
+    for (size_t n = 0; lib.redisGetReplyFromReader(r->sub, &p) == REDIS_OK && p; n++) {
         /* "pmessage", pattern, "__keyspace@DB__:KEY", what was done */
         const redisReply *rp = p;
         if (rp->type == REDIS_REPLY_ARRAY && rp->elements == 4 && !is_stale) {
@@ -380,7 +406,7 @@ static void on_message(void *arg, unsigned events MG_UNUSED) {
             is_stale = colon < 0 || n > SCAN_COUNT ||
                        !tell_string(r, str_sub(key, (size_t)colon + 1, key.n));
         }
-        freeReplyObject(p);
+        lib.freeReplyObject(p);
     }
     arena_reset(&r->scratch);
     if (is_stale) {
@@ -390,13 +416,13 @@ static void on_message(void *arg, unsigned events MG_UNUSED) {
 
 /* Whether the server sends what we listen to; if not, changes are looked for at intervals. */
 static bool sends_events(redisContext *c) {
-    redisReply *rp = redisCommand(c, "CONFIG GET notify-keyspace-events");
+    redisReply *rp = lib.redisCommand(c, "CONFIG GET notify-keyspace-events");
     bool is_ok = true; /* CONFIG may be forbidden: hope */
     if (rp && rp->type == REDIS_REPLY_ARRAY && rp->elements == 2 && rp->element[1]->str) {
         const char *v = rp->element[1]->str;
         is_ok = strchr(v, 'K') && (strchr(v, 'A') || (strchr(v, 'g') && strchr(v, '$')));
     }
-    freeReplyObject(rp);
+    lib.freeReplyObject(rp);
     return is_ok;
 }
 
@@ -421,8 +447,8 @@ static void subscribe(void *arg) {
         loop_timer_start(r->every, r->o->interval_s * 1000, r->o->interval_s * 1000);
     }
     if (answer(r->sub,
-               redisCommand(r->sub, "PSUBSCRIBE __keyspace@%llu__:*", (unsigned long long)db), "",
-               "PSUBSCRIBE", &e) < 0) {
+               lib.redisCommand(r->sub, "PSUBSCRIBE __keyspace@%llu__:*", (unsigned long long)db),
+               "", "PSUBSCRIBE", &e) < 0) {
         sub_lost(r, e.msg);
         return;
     }
@@ -444,7 +470,11 @@ static int redis_watch(struct backend *b, struct loop *l, const struct backend_e
 }
 
 static int redis_open(const struct confd_options *o, const struct str *prefixes, size_t n,
-                      struct backend **out, struct err *e MG_UNUSED) {
+                      struct backend **out, struct err *e) {
+    int ret = library_load(&hiredis, e);
+    if (ret < 0) {
+        return err_wrap(e, ret, "-backend redis");
+    }
     struct redis *r = calloc(1, sizeof(*r));
     mg_assert(r != NULL);
     r->b.ops = &backend_redis;

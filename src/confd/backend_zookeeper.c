@@ -4,6 +4,7 @@
 
 #include "base/buf.h"
 #include "base/fd.h"
+#include "base/library.h"
 #include "base/log.h"
 
 #include <poll.h>
@@ -12,6 +13,31 @@
 #include <unistd.h>
 #define THREADED /* the calls that block */
 #include <zookeeper/zookeeper.h>
+
+/* Its functions, and its constants, which are objects of the library. */
+#define CALLS(X)                 \
+    X(ZOO_AUTH_FAILED_STATE)     \
+    X(ZOO_CHANGED_EVENT)         \
+    X(ZOO_CONNECTED_STATE)       \
+    X(ZOO_EXPIRED_SESSION_STATE) \
+    X(ZOO_SESSION_EVENT)         \
+    X(deallocate_String_vector)  \
+    X(zerror)                    \
+    X(zoo_set_debug_level)       \
+    X(zoo_state)                 \
+    X(zoo_wexists)               \
+    X(zoo_wget)                  \
+    X(zoo_wget_children)         \
+    X(zookeeper_close)           \
+    X(zookeeper_init)
+
+static struct { CALLS(LIBRARY_POINTER) } lib;
+#define SYMBOL(f) LIBRARY_SYMBOL(lib, f),
+static const struct library_symbol symbols[] = {CALLS(SYMBOL)};
+static struct library zookeeper = {.soname = "libzookeeper_mt.so.2",
+                                   .package = "libzookeeper-mt2",
+                                   .symbols = symbols,
+                                   .n_symbols = ARRAY_LEN(symbols)};
 
 enum {
     SESSION_MS = 10000,
@@ -48,11 +74,11 @@ static struct zk *self_of(struct backend *b) {
 static void on_event(zhandle_t *h MG_UNUSED, int type, int state, const char *path, void *context) {
     struct zk *z = context;
     (void)pthread_mutex_lock(&z->lock);
-    if (type == ZOO_SESSION_EVENT) {
-        z->is_away = state != ZOO_CONNECTED_STATE;
-        z->is_expired = z->is_expired || state == ZOO_EXPIRED_SESSION_STATE;
-        z->is_stale = z->is_stale || z->is_expired || state == ZOO_CONNECTED_STATE;
-    } else if (type == ZOO_CHANGED_EVENT && path && z->changed.n < EVENTS_MAX) {
+    if (type == *lib.ZOO_SESSION_EVENT) {
+        z->is_away = state != *lib.ZOO_CONNECTED_STATE;
+        z->is_expired = z->is_expired || state == *lib.ZOO_EXPIRED_SESSION_STATE;
+        z->is_stale = z->is_stale || z->is_expired || state == *lib.ZOO_CONNECTED_STATE;
+    } else if (type == *lib.ZOO_CHANGED_EVENT && path && z->changed.n < EVENTS_MAX) {
         vec_push(&z->changed, arena_dup(&z->paths_arena, str_c(path)));
     } else {
         z->is_stale = true;
@@ -62,12 +88,13 @@ static void on_event(zhandle_t *h MG_UNUSED, int type, int state, const char *pa
 }
 
 static int fail(struct zk *z, int rc, const char *path, struct err *e) {
-    return err_set(e, ERR_UNAVAILABLE, "zookeeper %s: %s: %s", z->o->nodes.p[0], path, zerror(rc));
+    return err_set(e, ERR_UNAVAILABLE, "zookeeper %s: %s: %s", z->o->nodes.p[0], path,
+                   lib.zerror(rc));
 }
 
 static void hang_up(struct zk *z) {
     if (z->h) {
-        (void)zookeeper_close(z->h);
+        (void)lib.zookeeper_close(z->h);
     }
     z->h = NULL;
 }
@@ -85,17 +112,17 @@ static int connect_to(struct zk *z, struct err *e) {
         for (size_t i = 0; i < z->o->nodes.n; i++) {
             buf_printf(&hosts, "%s%s", i ? "," : "", z->o->nodes.p[i]);
         }
-        zoo_set_debug_level((ZooLogLevel)0);
-        z->h = zookeeper_init(buf_cstr(&hosts), on_event, SESSION_MS, NULL, z, 0);
+        lib.zoo_set_debug_level((ZooLogLevel)0);
+        z->h = lib.zookeeper_init(buf_cstr(&hosts), on_event, SESSION_MS, NULL, z, 0);
         buf_fini(&hosts);
         if (!z->h) {
             return err_set(e, ERR_UNAVAILABLE, "zookeeper %s: %s", z->o->nodes.p[0],
                            err_name(-errno));
         }
     }
-    for (int ms = 0; zoo_state(z->h) != ZOO_CONNECTED_STATE; ms += 10) {
-        int state = zoo_state(z->h);
-        if (state == ZOO_EXPIRED_SESSION_STATE || state == ZOO_AUTH_FAILED_STATE ||
+    for (int ms = 0; lib.zoo_state(z->h) != *lib.ZOO_CONNECTED_STATE; ms += 10) {
+        int state = lib.zoo_state(z->h);
+        if (state == *lib.ZOO_EXPIRED_SESSION_STATE || state == *lib.ZOO_AUTH_FAILED_STATE ||
             ms >= CONNECT_MS) {
             hang_up(z); /* the next try begins anew */
             return err_set(e, ERR_UNAVAILABLE, "zookeeper %s: no session within %d s",
@@ -109,7 +136,7 @@ static int connect_to(struct zk *z, struct err *e) {
 static int get_data(struct zk *z, const char *path, struct str *out, struct err *e) {
     int n = DATA_MAX;
     struct Stat st;
-    int rc = zoo_wget(z->h, path, z->ev ? on_event : NULL, z, z->data, &n, &st);
+    int rc = lib.zoo_wget(z->h, path, z->ev ? on_event : NULL, z, z->data, &n, &st);
     *out = n > 0 ? str_n(z->data, (size_t)n) : STR("");
     return rc == ZNONODE ? ERR_NOT_FOUND : rc != ZOK ? fail(z, rc, path, e) : 0;
 }
@@ -120,10 +147,10 @@ static int walk(struct zk *z, const char *path, unsigned depth, struct kv *fresh
     if (depth > DEPTH_MAX) {
         return err_set(e, ERR_TOO_BIG, "zookeeper: %s is more than %d deep", path, DEPTH_MAX);
     }
-    int rc = zoo_wget_children(z->h, path, z->ev ? on_event : NULL, z, &kids);
+    int rc = lib.zoo_wget_children(z->h, path, z->ev ? on_event : NULL, z, &kids);
     if (rc == ZNONODE) {
         struct Stat st;
-        (void)zoo_wexists(z->h, path, z->ev ? on_event : NULL, z, &st); /* to be told of it */
+        (void)lib.zoo_wexists(z->h, path, z->ev ? on_event : NULL, z, &st); /* to be told of it */
         return 0;
     }
     if (rc != ZOK) {
@@ -145,7 +172,7 @@ static int walk(struct zk *z, const char *path, unsigned depth, struct kv *fresh
         }
         buf_fini(&b);
     }
-    (void)deallocate_String_vector(&kids);
+    (void)lib.deallocate_String_vector(&kids);
     return r;
 }
 
@@ -207,6 +234,10 @@ static int zk_watch(struct backend *b, struct loop *l, const struct backend_even
 
 static int zk_open(const struct confd_options *o, const struct str *prefixes, size_t n,
                    struct backend **out, struct err *e) {
+    int r = library_load(&zookeeper, e);
+    if (r < 0) {
+        return err_wrap(e, r, "-backend zookeeper");
+    }
     int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (fd < 0) {
         return err_set(e, -errno, "eventfd: %s", err_name(-errno));

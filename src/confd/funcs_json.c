@@ -143,7 +143,27 @@ static int escape(struct js *j, struct buf *b) {
     return unicode(j, b);
 }
 
+/* Bytes from pos to the quote that ends a string, if they are what they stand for; else < 0. */
+static ptrdiff_t plain(const struct js *j, size_t pos) {
+    for (size_t i = pos; i < j->t.n; i++) {
+        unsigned char c = (unsigned char)j->t.p[i];
+        if (c == '"') {
+            return (ptrdiff_t)(i - pos);
+        }
+        if (c == '\\' || c < 0x20 || c >= 0x80) {
+            break;
+        }
+    }
+    return -1;
+}
+
 static int string(struct js *j, struct str *out) {
+    ptrdiff_t len = plain(j, j->pos + 1);
+    if (len >= 0) { /* no copy: the text outlives what is made of it */
+        *out = str_sub(j->t, j->pos + 1, j->pos + 1 + (size_t)len);
+        j->pos += (size_t)len + 2;
+        return 0;
+    }
     struct buf b = BUF_INIT(j->t.n * 3 + 1);
     int r = 0;
     j->pos++;

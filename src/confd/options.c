@@ -54,7 +54,7 @@ static const struct row rows[] = {
      "etcd: take any server certificate"},
     {"basic-auth", "basic_auth", FLAG, AT(basic_auth), NULL, NULL,
      "etcd: log in with -username and -password"},
-    {"username", "username", TEXT, AT(username), NULL, "NAME", "etcd"},
+    {"username", "username", TEXT, AT(username), NULL, "NAME", "etcd, redis"},
     {"password", "password", TEXT, AT(password), NULL, "TEXT", "etcd, redis"},
     {"separator", "separator", TEXT, AT(separator), NULL, "TEXT",
      "redis: stands for / in keys, whose first / is dropped"},

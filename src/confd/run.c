@@ -15,8 +15,8 @@
 #include <unistd.h>
 
 enum {
-    SETTLE_MS = 5,       /* a change after quiet times */
-    BURST_MS = 100,      /* … while they keep coming: this long without another one */
+    SETTLE_MS = 5,       /* a change after quiet times: this long without another one, or … */
+    BURST_MS = 100,      /* … this long; and while they keep coming: this long without one */
     BURST_MAX_MS = 1000, /* but no longer */
     RETRY_MIN_MS = 1000,
     RETRY_MAX_MS = 60000,
@@ -214,16 +214,17 @@ static void round_now(void *arg) {
     plan_retry(c);
 }
 
-/* A round soon: at once after quiet times, else when the changes pause. */
+/* A round soon: at once after quiet times, else when the changes pause; if they never do, when the
+ * first of them has waited long enough. */
 static void ask_round(struct confd *c) {
-    int64_t now = clock_ns(), ms = SETTLE_MS;
+    int64_t now = clock_ns();
+    bool is_burst = c->last_round_ns && now - c->last_round_ns < (int64_t)BURST_MAX_MS * 1000000;
+    int64_t pause = is_burst ? BURST_MS : SETTLE_MS;
     if (!c->pending_since_ns) {
         c->pending_since_ns = now;
     }
-    if (c->last_round_ns && now - c->last_round_ns < (int64_t)BURST_MAX_MS * 1000000) {
-        int64_t left = BURST_MAX_MS - (now - c->pending_since_ns) / 1000000;
-        ms = left < BURST_MS ? (left > 1 ? left : 1) : BURST_MS;
-    }
+    int64_t left = (is_burst ? BURST_MAX_MS : BURST_MS) - (now - c->pending_since_ns) / 1000000;
+    int64_t ms = left < 0 ? 0 : left < pause ? left : pause;
     loop_timer_start(c->settle, ms, 0);
 }
 

@@ -18,6 +18,7 @@ class Setting:
 
     def __init__(self, lab, bench, agent, is_quick):
         self.lab, self.bench, self.agent, self.is_quick = lab, pathlib.Path(bench), agent, is_quick
+        self.margay = self.bench.parents[1] / 'margay'
 
     def numbers(self, program, *argv, timeout=900):
         """What a bench program prints: its lines as NAME: [numbers]."""

@@ -7,6 +7,8 @@ import subprocess
 import tempfile
 import time
 
+from cluster import Etcd
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 GEN = ROOT / 'tests' / 'data' / 'confd' / 'gen'
 
@@ -101,11 +103,47 @@ def confd(setting):
                                  f'{go_is:.0f} ({go_is / max(ours_is, 1):.1f}x)'])
     heads = ['what', 'Margay', "Go's text/template"]
     table = '\n'.join('| ' + ' | '.join(row) + ' |' for row in [heads, ['---'] * 3, *rows])
-    return ('The same template and data by both, taking turns; best of the turns. Goals: half the time, 0.3 of the '
-            f'memory.\n\n{table}')
+    return ('The same template and data by both, taking turns; best of the turns. The least that a program on this C '
+            'library takes is 1.5 MiB of peak memory. Goals: half the time, 0.3 of the memory.\n\n'
+            f'{table}\n\n{latencies(setting)}')
 
 
-if __name__ == '__main__':
-    import sys
-    import types
-    print(confd(types.SimpleNamespace(bench=pathlib.Path(sys.argv[1]), is_quick='--quick' in sys.argv)))
+def latency_of(setting, url, folder):
+    """Milliseconds from a write to the file; the size of the confd that rendered it."""
+    confdir, dest = pathlib.Path(folder) / 'confd', pathlib.Path(folder) / 'out'
+    for path in (confdir / 'conf.d', confdir / 'templates'):
+        path.mkdir(parents=True)
+    (confdir / 'templates' / 't').write_text('{{getv "/bgp/v1/global/as_num"}}', encoding='utf-8')
+    (confdir / 'conf.d' / 't.toml').write_text(
+        f'[template]\nsrc = "t"\ndest = "{dest}"\nprefix = "/calico"\nkeys = ["/bgp/v1/global"]\n',
+        encoding='utf-8')
+    with subprocess.Popen([str(setting.margay), 'confd', '-watch', '-backend', 'calico', '-datastore', url, '-confdir',
+                           str(confdir), '-log-level', 'error']) as process:
+        try:
+            out = subprocess.run([str(setting.bench / 'bench_confd'), url, str(dest), '5' if setting.is_quick else '30'],
+                                 check=True, stdout=subprocess.PIPE, text=True, timeout=300).stdout
+            status = pathlib.Path(f'/proc/{process.pid}/status').read_text(encoding='utf-8')
+        finally:
+            process.terminate()
+    found = {line.split()[0]: [int(word) / 1000 for word in line.split()[1:]] for line in out.splitlines()}
+    return found, int(status.split('VmRSS:')[1].split()[0]) / 1024
+
+
+def latencies(setting):
+    """Change to file, from an agent's embedded store and from etcd."""
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        agent = setting.agent(setting.lab, 'node')
+        agent.start()
+        try:
+            rows.append(['the embedded store', *latency_of(setting, f'agent:{agent.socket}', folder)])
+        finally:
+            agent.stop()
+    with tempfile.TemporaryDirectory() as folder, Etcd() as etcd:
+        rows.append(['etcd', *latency_of(setting, etcd.url(), folder)])
+    lines = ['| change to file latency | write alone, ms | written to rendered, ms | worst | resident, MiB |',
+             '| --- | --- | --- | --- | --- |']
+    lines += [f'| {what} | {found["write"][0]:.1f} | {found["latency"][0]:.1f} | {found["latency"][1]:.1f} | {mib:.1f} |'
+              for what, found, mib in rows]
+    return ('`margay confd -watch` renders one file anew when a BGPConfiguration changes after a quiet second; 5 ms of it '
+            'are spent on waiting for more changes.\n\n' + '\n'.join(lines))

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Three nodes whose BIRD 2 is configured by `margay confd` from Calico's BGP resources.
+"""Three nodes whose BIRD 2 is configured by `margay confd` from Calico's BGP resources, and a fourth
+whose FRR is, by the example that is shipped.
 
 An agent of ours in a namespace of its own is the datastore. Each node runs BIRD and `margay confd
 -watch` with the templates that are shipped. Pods reach each other by the mesh; a peer outside gets
@@ -21,7 +22,11 @@ from lab import Lab
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 MARGAY = os.environ.get('MARGAY', str(ROOT / 'build' / 'margay'))
-NODES = ('n1', 'n2', 'n3')
+FRR = pathlib.Path('/usr/lib/frr')
+HAS_FRR = (FRR / 'zebra').exists() and shutil.which('vtysh')
+BIRDS = ('n1', 'n2', 'n3')
+NODES = BIRDS + (('n4',) if HAS_FRR else ())
+MESH = 2 * (len(NODES) - 1)  # sessions of a node: one a family and other node
 WAIT = 60
 
 
@@ -165,23 +170,57 @@ def outside(lab, folder):
     return control
 
 
-def check_frr(lab, folder, agent):
-    """The example for FRR, as its own parser reads it."""
-    if not shutil.which('vtysh'):
-        print('FRR left out: vtysh is not installed')
-        return
-    confdir, config = folder / 'frr', folder / 'frr.conf'
-    shutil.copytree(ROOT / 'deploy' / 'confd', confdir)
-    text = (confdir / 'conf.d' / 'frr.toml.example').read_text()
-    (confdir / 'conf.d' / 'bird.toml').write_text('\n'.join(
-        line for line in text.replace('/etc/frr/frr.conf', str(config)).splitlines()
-        if not line.startswith('reload_cmd')))
-    lab.run('n1', [MARGAY, 'confd', '-onetime', '-backend', 'calico', '-datastore',
-                   f'agent:{agent.state}/agent.sock', '-confdir', str(confdir), '-node-name', 'n1'])
-    made = config.read_text()
-    for line in ('router bgp 64512', f' neighbor {address(200)} remote-as 65001',
-                 f'  neighbor {address(2, 6)} activate', 'ip route 10.80.1.0/26 blackhole'):
-        assert line in made.splitlines(), made
+class Frr:
+    """The fourth node: zebra, staticd and bgpd with a /var/run/frr of their own, and their confd."""
+
+    def __init__(self, lab, name, folder, agent_state):
+        self.lab, self.config = lab, folder / 'frr.conf'
+        run = '/var/run/frr'
+        daemons = ''.join(f'{FRR}/{daemon} -f /dev/null -i {run}/{daemon}.pid -A 127.0.0.1 & '
+                          for daemon in ('zebra', 'staticd'))
+        with open(folder / 'log', 'w', encoding='utf-8') as log:
+            self.daemons = lab.spawn(name, [
+                'unshare', '--mount', 'sh', '-c',
+                f'mkdir -p {run}; mount -t tmpfs t {run}; chown frr:frr {run}; {daemons}'
+                f'exec {FRR}/bgpd -f /dev/null -i {run}/bgpd.pid -A 127.0.0.1'],
+                                     stdout=log, stderr=log, start_new_session=True)
+            self.vtysh = ['nsenter', f'--target={self.daemons.pid}', '--mount', '--net', 'vtysh']
+            wait_for('FRR', lambda: all(daemon in self.ask('show daemons')
+                                        for daemon in ('zebra', 'staticd', 'bgpd')))
+            confdir = folder / 'confd'
+            shutil.copytree(ROOT / 'deploy' / 'confd', confdir)
+            text = (confdir / 'conf.d' / 'frr.toml.example').read_text().replace(
+                '/etc/frr/frr.conf', str(self.config))
+            (confdir / 'conf.d' / 'bird.toml').unlink()
+            # frr-reload.py looks for daemons of the whole machine: what is new is loaded here.
+            (confdir / 'conf.d' / 'frr.toml').write_text(''.join(
+                line if not line.startswith('reload_cmd') else
+                f'reload_cmd = "{" ".join(self.vtysh)} -f {{{{.dest}}}}"\n'
+                for line in text.splitlines(keepends=True)))
+            self.confd = lab.spawn(name, [MARGAY, 'confd', '-watch', '-backend', 'calico', '-datastore',
+                                          f'agent:{agent_state}/agent.sock', '-confdir', str(confdir),
+                                          '-node-name', name], stdout=log, stderr=log)
+
+    def ask(self, *commands):
+        """What vtysh answers."""
+        words = [word for command in commands for word in ('-c', command)]
+        return subprocess.run([*self.vtysh, *words], capture_output=True, text=True,
+                              check=False).stdout
+
+    def n_up(self):
+        """Established sessions, of both families."""
+        found = 0
+        for family in ('ipv4', 'ipv6'):
+            try:
+                peers = json.loads(self.ask(f'show bgp {family} unicast summary json')).get('peers', {})
+            except ValueError:
+                continue
+            found += sum(peer['state'] == 'Established' for peer in peers.values())
+        return found
+
+    def stop(self):
+        """Its daemons are children of a shell that has become bgpd."""
+        os.killpg(self.daemons.pid, 15)
 
 
 def main():
@@ -198,13 +237,22 @@ def main():
                 agent.apply(resources(), wait=False)
                 tor = outside(lab, folder)
                 birds = {}
-                for name in NODES:
+                for name in BIRDS:
                     (folder / name).mkdir()
                     birds[name] = Bird(lab, name, folder / name, agent.state)
                 for bird in birds.values():
                     bird.start()
-                check_frr(lab, folder, agent)
-                scenario(lab, agent, birds, tor)
+                frr = None
+                if HAS_FRR:
+                    (folder / 'n4').mkdir()
+                    frr = Frr(lab, 'n4', folder / 'n4', agent.state)
+                else:
+                    print('FRR left out: it is not installed')
+                try:
+                    scenario(lab, agent, birds, tor, frr)
+                finally:
+                    if frr:
+                        frr.stop()
     finally:
         for log in folder.glob('n*/log'):
             if sys.exc_info()[0]:
@@ -224,13 +272,13 @@ def is_same(now, before, session):
             abs(now[session][1] - before[session][1]) < 0.5)
 
 
-def scenario(lab, agent, birds, tor):
+def scenario(lab, agent, birds, tor, frr):
     """Up, reachable, filtered; then a change."""
-    took = wait_for('sessions', lambda: is_up(birds['n1'], 5) and is_up(birds['n2'], 4) and
-                    is_up(birds['n3'], 4))
+    took = wait_for('sessions', lambda: is_up(birds['n1'], MESH + 1) and is_up(birds['n2'], MESH) and
+                    is_up(birds['n3'], MESH) and (not frr or frr.n_up() == MESH))
     print(f'sessions up after {took:.1f} s')
-    for i in (1, 2, 3):
-        for k in (1, 2, 3):
+    for i in range(1, len(NODES) + 1):
+        for k in range(1, len(NODES) + 1):
             for family in (4, 6):
                 wait_for(f'pod{i} to pod{k}, IPv{family}',
                          lambda i=i, k=k, f=family: lab.probe_ping(f'pod{i}', pod(k, f)))
@@ -254,7 +302,7 @@ def scenario(lab, agent, birds, tor):
     wait_for('the change in the file', lambda: text in birds['n1'].config.read_text())
     print(f'written to file {1000 * (time.monotonic() - start):.0f} ms after the command began '
           f'({1000 * applied:.0f} ms of it the command)')
-    wait_for('the changed session', lambda: is_up(birds['n1'], 5) and
+    wait_for('the changed session', lambda: is_up(birds['n1'], MESH + 1) and
              not is_same(birds['n1'].sessions(), before['n1'], 'Node_10_186_0_200'))
     for name, bird in birds.items():
         now = bird.sessions()
@@ -265,10 +313,21 @@ def scenario(lab, agent, birds, tor):
         ['birdc', '-s', str(tor), 'show', 'route', 'all'], capture_output=True, text=True,
         check=False).stdout)
     agent.delete([resource('BGPPeer', 'tor')])
-    wait_for('the peer gone', lambda: is_up(birds['n1'], 4))
-    for bird in birds.values():
-        bird.confd.terminate()
-        assert bird.confd.wait(20) == 0, bird.confd.returncode
+    wait_for('the peer gone', lambda: is_up(birds['n1'], MESH))
+    if frr:
+        made = frr.config.read_text().splitlines()
+        for line in ('router bgp 64512', f'  neighbor {address(2, 6)} activate',
+                     'ip route 10.80.4.0/26 blackhole'):
+            assert line in made, made
+        # A setting of the cluster reaches the running bgpd, and no session is made anew for it.
+        before = frr.n_up()
+        agent.apply([resource('BGPPeer', 'more', node='n4', peerIP=address(200), asNumber=65001)],
+                    wait=False)
+        wait_for('the new peer in FRR', lambda: address(200) in frr.ask('show running-config'))
+        assert frr.n_up() >= before == MESH
+    for confd in [bird.confd for bird in birds.values()] + ([frr.confd] if frr else []):
+        confd.terminate()
+        assert confd.wait(20) == 0, confd.returncode
     print(json.dumps({'nodes': len(birds), 'ok': True}))
 
 

@@ -5,6 +5,7 @@
 #include "base/fd.h"
 #include "base/hash.h"
 #include "base/ip.h"
+#include "base/library.h"
 #include "base/loop.h"
 #include "base/vec.h"
 
@@ -246,6 +247,33 @@ static void t_err_wrap__long_text__cut_not_overrun(void **state MG_UNUSED) {
     assert_int_equal(strlen(e.msg), sizeof(e.msg) - 1);
 }
 
+static void t_library__missing_or_other_version__says_what_to_install(void **state MG_UNUSED) {
+    void *at = NULL;
+    struct err e = {0};
+    const struct library_symbol none[] = {{"mg_no_such_symbol", &at}};
+    struct library absent = {.soname = "libmg-absent.so.0", .package = "libmg0"};
+    struct library other = {
+        .soname = "libc.so.6", .package = "libc6", .symbols = none, .n_symbols = 1};
+    assert_int_equal(library_load(&absent, &e), ERR_UNAVAILABLE);
+    assert_true(str_contains(str_c(e.msg), STR("install the package libmg0")));
+    assert_int_equal(library_load(&other, &e), ERR_UNAVAILABLE);
+    assert_true(str_contains(str_c(e.msg), STR("libc.so.6 has no mg_no_such_symbol")));
+    assert_null(other.handle);
+}
+
+static void t_library__there__pointers_work(void **state MG_UNUSED) {
+#define CALLS(X) X(strlen)
+    static struct { CALLS(LIBRARY_POINTER) } c;
+#define SYMBOL(f) LIBRARY_SYMBOL(c, f),
+    const struct library_symbol symbols[] = {CALLS(SYMBOL)};
+    struct library l = {
+        .soname = "libc.so.6", .package = "libc6", .symbols = symbols, .n_symbols = 1};
+    struct err e = {0};
+    assert_int_equal(library_load(&l, &e), 0);
+    assert_int_equal(library_load(&l, &e), 0);
+    assert_int_equal(c.strlen("four"), 4);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(t_str_numbers__edges__exact),
@@ -259,6 +287,8 @@ int main(void) {
         cmocka_unit_test(t_file_replace__symlink_at_target__replaced_not_followed),
         cmocka_unit_test(t_loop__defer_timer_work__each_runs),
         cmocka_unit_test(t_err_wrap__long_text__cut_not_overrun),
+        cmocka_unit_test(t_library__missing_or_other_version__says_what_to_install),
+        cmocka_unit_test(t_library__there__pointers_work),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
