@@ -50,13 +50,15 @@ struct device {
     const char *name;
     bool is_wanted, is_dirty;
     struct overlay_device d;
-    int index; /* 0: not there */
+    int index;    /* 0: not there */
+    uint32_t mtu; /* as it was made */
 };
 
 /* An interface by which nodes are reached. */
 struct carrier {
     int index;
     bool is_up;
+    uint32_t mtu; /* that a device of ours was made for; 0: none was */
 };
 
 struct overlay {
@@ -183,7 +185,7 @@ static void note_carrier(struct overlay *o, int index) {
         }
     }
     if (index && index != o->dev[0].index && index != o->dev[1].index) {
-        vec_push(&o->carriers, (struct carrier){index, true});
+        vec_push(&o->carriers, (struct carrier){index, true, 0});
     }
 }
 
@@ -276,6 +278,7 @@ static int make_device(struct overlay *o, struct device *v, struct err *e) {
         return r;
     }
     v->index = link.index;
+    v->mtu = want.mtu;
     bool is_wrong = memcmp(is.mac, want.mac, 6) != 0 || is.mtu != want.mtu;
     if (is_wrong || !(link.flags & IFF_UP)) {
         (void)link_change(o->nl, &(struct link_change){.index = link.index,
@@ -333,6 +336,10 @@ static int parent_of(struct overlay *o, const struct ip46 *local, int *index, ui
         *index = l.index;
         *mtu = link.mtu;
         note_carrier(o, l.index);
+        for (size_t i = 0; i < o->carriers.n; i++) {
+            struct carrier *c = &o->carriers.p[i];
+            c->mtu = c->index == l.index ? link.mtu : c->mtu;
+        }
     }
     return r;
 }
@@ -665,13 +672,15 @@ static bool is_own_device(const struct overlay *o, int index) {
 }
 
 /* Has an interface with routes of ours come up or gone down? It takes its routes with it, without a
- * word about each. */
-static bool is_carrier(struct overlay *o, int index, unsigned flags) {
+ * word about each. Or has it another MTU, which ours follow? */
+static bool is_carrier(struct overlay *o, int index, unsigned flags, uint32_t mtu) {
     for (size_t i = 0; i < o->carriers.n; i++) {
         struct carrier *c = &o->carriers.p[i];
         if (c->index == index) {
             bool did_change = c->is_up != ((flags & IFF_UP) != 0);
+            did_change = did_change || (c->mtu && c->mtu != mtu);
             c->is_up = (flags & IFF_UP) != 0;
+            c->mtu = c->mtu ? mtu : 0;
             return did_change;
         }
     }
@@ -685,11 +694,12 @@ static void on_link(void *arg, const struct link *l, bool is_gone) {
         bool is_name = strcmp(l->name, v->name) == 0;
         if ((is_gone && l->index == v->index && v->index) ||
             (is_name && v->is_wanted && !is_gone &&
-             (l->index != v->index || !(l->flags & IFF_UP) || memcmp(l->mac, v->d.mac, 6) != 0))) {
+             (l->index != v->index || !(l->flags & IFF_UP) || l->mtu != v->mtu ||
+              memcmp(l->mac, v->d.mac, 6) != 0))) {
             disturbed(o);
         }
     }
-    if (!is_own_device(o, l->index) && !is_gone && is_carrier(o, l->index, l->flags)) {
+    if (!is_own_device(o, l->index) && !is_gone && is_carrier(o, l->index, l->flags, l->mtu)) {
         disturbed(o);
     }
 }

@@ -27,6 +27,7 @@ class Agent:
         self.state = tempfile.mkdtemp(prefix='margay-e2e-')
         self.log = pathlib.Path(self.state) / 'log'
         self.process = None
+        self.environment = {}  # beside the caller's own
 
     def __enter__(self):
         self.start()
@@ -41,7 +42,7 @@ class Agent:
         with open(self.log, 'ab') as log:
             self.process = self.lab.spawn(
                 self.node, [self.margay, 'node', '--node-name', self.name, *self.globals()],
-                stdout=log, stderr=log, env={**os.environ, 'NO_DEFAULT_POOLS': self.no_pools})
+                stdout=log, stderr=log, env={**os.environ, 'NO_DEFAULT_POOLS': self.no_pools, **self.environment})
         if wait and self.url:  # a server that has just been started is slow at first
             self.call('status', '--wait', '--timeout', '120s', timeout=150)
         elif wait:

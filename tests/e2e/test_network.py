@@ -3,7 +3,8 @@
 
 Nodes in two subnets with a router between them, on one etcd. Every pod probes every pod over IPv4 and
 IPv6, the oracle says what policy lets through, and packets as large as the pod's MTU arrive unfragmented.
-Then a node is gone, comes back under its name, and a second node claims an address that is taken.
+Then a node is gone, comes back under its name, and a second node claims an address that is taken. Without
+sanitizers (which must be loaded first) the nodes' clocks are two hours apart.
 
 Usage: test_network.py [NODES [MODE…]] (5, Always CrossSubnet Never)
 """
@@ -11,6 +12,7 @@ Usage: test_network.py [NODES [MODE…]] (5, Always CrossSubnet Never)
 import contextlib
 import json
 import pathlib
+import subprocess
 import sys
 import tempfile
 import time
@@ -77,6 +79,17 @@ def routes(lab, name):
         text = lab.run(name, ['ip', '-j', family, 'route', 'show', 'proto', '80'])
         out += [route['dst'] for route in json.loads(text or '[]')]
     return sorted(out)
+
+
+def clock(agent, hours):
+    """Another time of day for an agent."""
+    library = next(pathlib.Path('/usr/lib').glob('*/faketime/libfaketime.so.1'), None)
+    linked = subprocess.run(['ldd', agent.margay], capture_output=True, text=True, check=True).stdout
+    if library and 'libasan' not in linked:
+        agent.environment = {'LD_PRELOAD': str(library), 'FAKETIME': f'{hours:+}h',
+                             'FAKETIME_DONT_FAKE_MONOTONIC': '1'}
+    else:
+        print('clocks are not set apart: ' + ('no libfaketime' if not library else 'sanitizers'), flush=True)
 
 
 def large_packets(lab, topology):
@@ -196,8 +209,12 @@ def one_mode(mode, count):
         wire(lab, topology)
         store = stack.enter_context(open_store('etcd', lab, 'store', topology.names, STORE_ADDRESS))
         lab.run(topology.names[0], ['true'])
-        agents = [stack.enter_context(Agent(lab, name, name, store=store))
-                  for name in topology.names]
+        agents = [Agent(lab, name, name, store=store) for name in topology.names]
+        clock(agents[1], 2)
+        clock(agents[2], -2)
+        agents[-1].environment['IP'] = 'autodetect'
+        for agent in agents:
+            stack.enter_context(agent)
         first = agents[0]
         for name in topology.names:  # IPv6 is not looked for unless it is asked for
             v4, v6 = topology.address(name)
@@ -240,11 +257,13 @@ def one_mode(mode, count):
             with tempfile.TemporaryDirectory() as folder:
                 wrong += forged_packets(lab, agents, topology, folder)
             wrong += host_policies(lab, agents, topology)
+            wrong += uplink_changes(lab, agents, topology)
         before = routes(lab, topology.names[0])
         first.call('ipam', 'check')
         if mode == 'CrossSubnet':
             wrong += node_gone_and_back(lab, agents, topology, before)
             wrong += taken_address(agents, topology)
+            renamed(lab, agents, store)
     return wrong
 
 
@@ -292,6 +311,63 @@ def taken_address(agents, topology):
     until(says_so)
     print('an address that another node has: refused with both names', flush=True)
     return []
+
+
+def uplink_changes(lab, agents, topology):
+    """Another MTU, an interface that goes and comes, another address: the tunnels follow."""
+    name = agents[-1].name
+    v4, v6 = topology.address(name)
+    site = topology.site(name)
+
+    def reach(what):
+        wait_until_reachable(lab, topology.places(), 60)
+        lines = check(lab, agents, topology, Case(topology, {'name': what, 'policies': []}))
+        print(f'{what}: {len(lines)} disagreements', flush=True)
+        return lines
+
+    def is_small():
+        """the tunnel's MTU follows the uplink's"""
+        return json.loads(lab.run(name, ['ip', '-j', 'link', 'show', 'vxlan.calico']))[0]['mtu'] == 1350
+
+    lab.batch(name, ['link set eth0 mtu 1400'])
+    until(is_small)
+    lab.batch(name, ['link set eth0 mtu 1500'])
+    lab.batch(name, ['link set eth0 down', 'link set eth0 up',
+                     f'address replace {v6}/64 dev eth0 nodad',
+                     f'route replace default via 10.77.{site}.200',
+                     f'route replace default via fd77:{site}::200'])
+    wrong = reach('the uplink down and up')
+    lab.batch(name, [f'address add 10.77.{site}.199/24 dev eth0',
+                     f'address delete {v4}/24 dev eth0', f'address replace 10.77.{site}.199/24 dev eth0',
+                     f'route replace default via 10.77.{site}.200'])
+
+    def has_moved():
+        """the Node has the new address"""
+        node = json.loads(agents[0].call('get', 'nodes.projectcalico.org', name, '-o', 'json'))
+        return node['spec']['bgp']['ipv4Address'] == f'10.77.{site}.199/24'
+
+    until(has_moved)
+    return wrong + reach('another address')
+
+
+def renamed(lab, agents, store):
+    """A node that comes back under another name has its address when the old Node is deleted."""
+    last, first = agents[-1], agents[0]
+    last.kill()
+    with Agent(lab, last.node, 'renamed', store=store) as again:
+        def is_refused():
+            """status names the Node of old that has the address"""
+            return f'so has node {last.name}' in json.dumps(again.status()['problems'])
+
+        def is_there():
+            """the address is the new name's"""
+            return not again.status()['problems']
+
+        until(is_refused)
+        first.call('delete', 'nodes.projectcalico.org', last.name)
+        until(is_there)
+    last.start(wait=False)
+    print('a node renamed: it has its address when the old Node is gone', flush=True)
 
 
 def main(count='5', *modes):

@@ -275,6 +275,9 @@ static void t_overlay__tampering__undone(void **state MG_UNUSED) {
         "ip link set vxlan.calico down",
         "ip link set vxlan.calico address 02:00:00:00:00:01",
         "ip addr flush dev vxlan.calico",
+        "ip link set vxlan.calico mtu 1300",
+        "ip link set eth0 mtu 1400",
+        "ip link set eth0 mtu 1500",
         "ip route replace 10.2.4.0/26 via 192.0.2.77",
         "ip route add 10.66.0.0/16 via 192.0.2.77 proto 80",
         "ip link set eth0 down && ip link set eth0 up",
@@ -304,6 +307,7 @@ static void t_overlay__tampering__undone(void **state MG_UNUSED) {
     sh("ip -j neigh show dev vxlan.calico | grep -q 10.9.0.1");
     sh("test $(sysctl -n net.ipv4.ip_forward) = 1");
     sh("bridge fdb show dev vxlan.calico | grep -q 'dst 192.0.2.1'");
+    sh("ip link show vxlan.calico | grep -q 'mtu 1450'");
 }
 
 static void t_overlay__foreign_routes__untouched(void **state MG_UNUSED) {
