@@ -256,6 +256,10 @@ void network_ready(struct network *n) {
     selfnode_up(n->self);
 }
 
+void network_down(struct network *n, void (*done)(void *arg), void *arg) {
+    selfnode_down(n->self, done, arg);
+}
+
 void network_addresses(struct network *n) {
     selfnode_ask(n->self);
 }

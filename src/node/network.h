@@ -39,6 +39,8 @@ void network_settings(struct network *n);
 void network_tunnels(struct network *n, struct dataplane *d);
 /* Pods can have network here: the cluster is told. */
 void network_ready(struct network *n);
+/* The agent ends; see selfnode_down. */
+void network_down(struct network *n, void (*done)(void *arg), void *arg);
 /* Routes to nodes without encapsulation are BGP's: CALICO_NETWORKING_BACKEND is bird. */
 bool network_has_bgp(void);
 /* Bytes that the largest encapsulation in use takes: pods get an MTU as much smaller. */

@@ -14,7 +14,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { SPOOL_MS = 5000, INIT_RETRY_MS = 5000 };
+enum { SPOOL_MS = 5000, INIT_RETRY_MS = 5000, END_MS = 2000 };
 
 static void on_applied(void *arg) {
     node_set_enforced(arg);
@@ -245,11 +245,22 @@ void node_ready(struct node *n) {
     run_spool(n);
 }
 
+static void end(void *arg) {
+    loop_stop(((struct node *)arg)->loop);
+}
+
+/* The second one doesn't wait for the cluster to be told. */
 static void on_signal(void *arg, int signum) {
     struct node *n = arg;
     LOG_I("node", "stopping", "signal=%d", signum);
     sd_notify_state("STOPPING=1");
-    loop_stop(n->loop);
+    if (!n->network || n->end_timer) {
+        end(n);
+        return;
+    }
+    n->end_timer = loop_timer_new(n->loop, end, n);
+    loop_timer_start(n->end_timer, END_MS, 0);
+    network_down(n->network, end, n);
 }
 
 int node_new(const struct node_options *o, struct node **out, struct err *e) {
@@ -298,6 +309,7 @@ void node_free(struct node *n) {
     health_free(n->metrics);
     loop_timer_free(n->spool_timer);
     loop_timer_free(n->init_timer);
+    loop_timer_free(n->end_timer);
     store_worker_free(n->worker); /* before all that its jobs look at */
     if (n->cni) {
         mtu_watch_free(n->mtu);

@@ -509,6 +509,42 @@ void selfnode_up(struct selfnode *s) {
     selfnode_ask(s);
 }
 
+/* ---- the end ---- */
+
+struct farewell {
+    struct selfnode *s;
+    void (*done)(void *arg);
+    void *arg;
+};
+
+static void say_down(struct store *st, void *arg) {
+    struct farewell *f = arg;
+    struct err e;
+    if (kube_node_network(st, str_c(f->s->name), false, &e) < 0) {
+        LOG_W("node", "not_marked_down", "error=%s", log_quote(str_c(e.msg)));
+    }
+}
+
+static void said_down(void *arg, int code) {
+    struct farewell *f = arg;
+    if (code == 0) {
+        f->done(f->arg);
+    }
+    free(f);
+}
+
+void selfnode_down(struct selfnode *s, void (*done_cb)(void *arg), void *arg) {
+    if (!s->is_told) {
+        done_cb(arg);
+        return;
+    }
+    struct farewell *f = calloc(1, sizeof(*f));
+    mg_assert(f != NULL);
+    *f = (struct farewell){s, done_cb, arg};
+    loop_timer_stop(s->timer);
+    store_worker_run(s->worker, say_down, said_down, f);
+}
+
 void selfnode_want_vxlan(struct selfnode *s, const bool wants[2]) {
     if (memcmp(s->wants_vxlan, wants, sizeof(s->wants_vxlan)) != 0) {
         memcpy(s->wants_vxlan, wants, sizeof(s->wants_vxlan));

@@ -26,6 +26,9 @@ void selfnode_free(struct selfnode *s); /* accepts NULL; the worker has been fre
 void selfnode_ask(struct selfnode *s);
 /* Pods can have network here: on Kubernetes the Node's condition says so. */
 void selfnode_up(struct selfnode *s);
+/* The agent ends: schedulers are told that pods have no network here for now. done is called when
+ * that was tried, or at once if nobody was told of more. */
+void selfnode_down(struct selfnode *s, void (*done)(void *arg), void *arg);
 /* Which families need the address of a VXLAN device. */
 void selfnode_want_vxlan(struct selfnode *s, const bool wants[2]);
 /* Appends {"ipv4":…,"ipv6":…,"rejected":[{"interface","address","reason"}…]}. */
