@@ -3,6 +3,8 @@
  */
 #include "node/node_int.h"
 
+#include "base/fd.h"
+
 #include "node/defaults.h"
 #include "node/sd.h"
 
@@ -177,6 +179,7 @@ static int start(struct node *n, struct err *e) {
         r = -errno;
         return err_set(e, r, "state folder %s: %s", n->o.state_dir, strerror(-r));
     }
+    sysctl_journal(n->o.state_dir);
     r = open_store(n, e);
     if (r == 0) {
         r = open_parts(n, e);
