@@ -42,6 +42,10 @@ static int see_link(void *arg, const struct link *l) {
             return 0;
         }
     }
+    if (strcmp(l->kind, "ifb") == 0 && str_starts(str_c(l->name), STR("mgb"))) {
+        vec_push(&f->others, *l); /* of a pod's rate */
+        return 0;
+    }
     for (size_t i = 0; i < ARRAY_LEN(devices); i++) {
         if (strcmp(l->name, devices[i].name) == 0 && strcmp(l->kind, devices[i].kind) == 0) {
             vec_push(&f->others, *l);

@@ -41,6 +41,14 @@ static const struct {
                         N_HOP_MAPS,
                         true,
                         {NF_INET_LOCAL_IN, -13, "filter", NF_ACCEPT}},
+    [BASE_DNAT] = {"host-dnat",
+                   N_HOP_MAPS,
+                   true,
+                   {NF_INET_PRE_ROUTING, NF_IP_PRI_NAT_DST, "nat", NF_ACCEPT}},
+    [BASE_DNAT_OWN] = {"host-dnat-own",
+                       N_HOP_MAPS,
+                       true,
+                       {NF_INET_LOCAL_OUT, NF_IP_PRI_NAT_DST, "nat", NF_ACCEPT}},
     [BASE_STAGED_FROM] = {"staged-from-pod",
                           HOP_STAGED_OUT,
                           true,
@@ -105,6 +113,9 @@ struct hops *base_hops(struct dataplane *d, enum base_chain c) {
 
 bool base_is_wanted(struct dataplane *d, enum base_chain c) {
     const struct hops *h = base_hops(d, c);
+    if (c == BASE_DNAT || c == BASE_DNAT_OWN) {
+        return nat_is_wanted(d);
+    }
     return c == BASE_TUNNEL_IN ? tunnel_is_wanted(d) : !h || h->is_wanted;
 }
 
@@ -326,10 +337,15 @@ uint64_t render_base(struct dataplane *d, enum base_chain c) {
         render_host_action(&o);
         break;
     case BASE_NAT:
+        nat_render_snat(&o);
         render_nat(&o);
         break;
     case BASE_TUNNEL_IN:
         render_tunnel_in(&o);
+        break;
+    case BASE_DNAT:
+    case BASE_DNAT_OWN:
+        nat_render_dnat(&o);
         break;
     case BASE_STAGED_FROM:
         render_staged(&o, NFT_META_IIFNAME, &d->hops[HOP_STAGED_OUT]);

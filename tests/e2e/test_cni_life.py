@@ -6,6 +6,7 @@ Usage: test_cni_life.py [KILLS]
 """
 
 import concurrent.futures
+import difflib
 import json
 import os
 import pathlib
@@ -64,18 +65,21 @@ class Node:
         links = sorted(line['ifname'] for line in json.loads(run('ip', '-j', 'link')))
         spool = pathlib.Path(self.agent.state, 'spool')
         return '\n'.join([
-            json.dumps(links), run('ip', 'route'), run('ip', '-6', 'route'), run('ip', 'neigh'),
+            json.dumps(links), run('ip', 'route'), run('ip', '-6', 'route'), run('ip', 'neigh', 'show', 'nud', 'permanent'),
             run('nft', '-s', 'list', 'table', 'inet', 'margay'),
             self.agent.call('get', 'workloadendpoints', '-A', '-o', 'name'),
             self.agent.call('ipam', 'show'),
-            json.dumps(sorted(os.listdir(spool)) if spool.is_dir() else [])])
+            *(json.dumps(sorted(os.listdir(path)) if path.is_dir() else [])
+              for path in (spool, spool.parent / 'attachments'))])
 
     def expect(self, what, before, seconds=20):
         """The node is as it was, soon."""
         end = time.monotonic() + seconds
         while self.state() != before:
             if time.monotonic() > end:
-                sys.exit(f'{what}: left behind:\n---- before\n{before}\n---- now\n{self.state()}\n'
+                lines = difflib.unified_diff(before.splitlines(), self.state().splitlines(),
+                                             'before', 'now', lineterm='')
+                sys.exit(f'{what}: left behind:\n' + '\n'.join(lines) + '\n'
                          f'---- log\n{self.agent.log.read_text()[-3000:]}')
             time.sleep(0.1)
         self.agent.call('ipam', 'check')
