@@ -19,7 +19,8 @@ struct cni_server_settings {
     struct str node_name;
     struct str iface_prefix; /* of pods' host sides; empty: "cali" */
     struct links *links;     /* not owned */
-    const char *state_dir;   /* has a folder "attachments" of the server's */
+    /* Has a folder "attachments" of the server's; NULL: host ports and rates end with it. */
+    const char *state_dir;
     /* The store holds Calico's objects alone (etcd): Pods are asked of the API server of the
      * network configuration's kubernetes.kubeconfig, if there is one. */
     bool may_ask_kube;

@@ -91,6 +91,9 @@ void cni_extras_free(struct cni_server *s) {
 static int save(struct cni_server *s, const struct cni_extra *x) {
     MG_CLEANUP(buf_fini) struct buf b = BUF_INIT(FILE_BYTES_MAX);
     char name[64], text[IP_TEXT_MAX];
+    if (s->extra_dir < 0) {
+        return 0;
+    }
     buf_puts(&b, "{\"container\":");
     json_quote(&b, x->container);
     buf_puts(&b, ",\"ifname\":");
@@ -160,7 +163,9 @@ static struct cni_extra *parse(struct str text) {
 
 int cni_extras_load(struct cni_server *s, const char *state_dir, struct err *e) {
     char path[4096];
-    s->extra_dir = -1;
+    if (!state_dir) {
+        return 0;
+    }
     if (snprintf(path, sizeof(path), "%s/attachments", state_dir) >= (int)sizeof(path)) {
         return err_set(e, -ENAMETOOLONG, "state folder %s: the path is too long", state_dir);
     }

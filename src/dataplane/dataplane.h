@@ -39,7 +39,7 @@ struct dataplane_settings {
     enum drop_override drop_override;
     uint16_t vxlan_port;
     bool may_vxlan, may_ipip; /* Felix' allowVXLANPacketsFromWorkloads, allowIPIP… */
-    bool has_floating_ips; /* Felix' floatingIPs */
+    bool has_floating_ips;    /* Felix' floatingIPs */
     bool is_append; /* Felix' chainInsertMode: after other filters of the host, not before them */
     const struct dataplane_failsafe *failsafe[2]; /* [CALC_INGRESS], [CALC_EGRESS] */
     size_t n_failsafe[2];

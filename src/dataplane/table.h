@@ -216,7 +216,6 @@ enum base_chain {
     BASE_TO,          /* forward: what the receiving pod may receive */
     BASE_HOST,        /* input: what the sending pod may send to its own host */
     BASE_HOST_ACTION, /* input: what the host takes from its pods */
-    BASE_NAT,         /* postrouting: masquerade */
     BASE_TUNNEL_IN,   /* input: VXLAN comes from nodes only */
     BASE_NAT,         /* postrouting: masquerade, and NAT of host ports and floating addresses */
     /* Only while something needs them. */
@@ -278,8 +277,7 @@ struct dataplane {
     struct kchain base[N_BASE_CHAINS];
     struct kset fixed[N_FIXED_SETS];
     struct hops hops[N_HOP_MAPS];
-    bool has_tunnel[2];   /* IPv4, IPv6 */
-    bool are_hosts_dirty; /* host endpoints or interfaces changed */
+    bool has_tunnel[2];       /* IPv4, IPv6 */
     VEC(struct prefix) pools; /* all of them: where floating addresses may be */
     struct nat *nat;          /* of nat.c; NULL: never needed */
     bool are_hosts_dirty;     /* host endpoints or interfaces changed */

@@ -162,6 +162,7 @@ static bool take_pods_vxlan(struct settings *s, struct str v) {
 }
 static bool take_pods_ipip(struct settings *s, struct str v) {
     return parse_bool(v, &s->may_ipip);
+}
 static bool take_floating(struct settings *s, struct str v) {
     s->has_floating_ips = str_ieq(v, STR("Enabled"));
     return s->has_floating_ips || str_ieq(v, STR("Disabled"));
