@@ -38,8 +38,8 @@ class Node:
     def start(self, command, container, netns, **more):
         """The plugin as a process, its configuration being read."""
         conf = {**self.conf, **more.get('conf', {})}
-        env = {'CNI_COMMAND': command, 'CNI_CONTAINERID': container, 'CNI_IFNAME': 'eth0',
-               'CNI_NETNS': self.lab.path(netns) if netns else '', 'CNI_PATH': self.agent.cni_bin,
+        env = {'CNI_COMMAND': command, 'CNI_CONTAINERID': container, 'CNI_IFNAME': more.get('ifname', 'eth0'),
+               'CNI_NETNS': self.lab.path(netns) if netns else '', 'CNI_PATH': f'{self.agent.cni_bin}:/usr/lib/cni',
                'CNI_ARGS': more.get('args', ''), 'PATH': os.environ['PATH']}
         process = subprocess.Popen([self.plugin], env=env, stdin=subprocess.PIPE,
                                    stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
