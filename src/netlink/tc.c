@@ -47,16 +47,15 @@ size_t tc_redirect_in(struct nl *nl, int index, int to) {
                       .tcm_parent = TC_H_MAKE(TC_H_INGRESS, 0),
                       .tcm_info = TC_H_MAKE(1U << 16, htons(ETH_P_ALL))};
     /* One key without any bit to compare: all packets. */
-    struct {
-        struct tc_u32_sel sel;
-        struct tc_u32_key key;
-    } all = {.sel = {.flags = TC_U32_TERMINAL, .nkeys = 1}};
+    struct tc_u32_sel sel = {.flags = TC_U32_TERMINAL, .nkeys = 1};
+    uint8_t all[sizeof(struct tc_u32_sel) + sizeof(struct tc_u32_key)] = {0};
+    memcpy(all, &sel, sizeof(sel));
     struct tc_mirred redirect = {
         .action = TC_ACT_STOLEN, .eaction = TCA_EGRESS_REDIR, .ifindex = (uint32_t)to};
     (void)nl_add(nl, RTM_NEWTFILTER, NLM_F_CREATE | NLM_F_EXCL, &f, sizeof(f));
     nl_put_strz(nl, TCA_KIND, "u32");
     size_t options = nl_nest(nl, TCA_OPTIONS, NULL, 0);
-    nl_put(nl, TCA_U32_SEL, &all, sizeof(all));
+    nl_put(nl, TCA_U32_SEL, all, sizeof(all));
     size_t actions = nl_nest(nl, TCA_U32_ACT, NULL, 0);
     size_t first = nl_nest(nl, 1, NULL, 0);
     nl_put_strz(nl, TCA_ACT_KIND, "mirred");
