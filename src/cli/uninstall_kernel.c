@@ -119,9 +119,9 @@ static int see_rule(void *arg, const struct nlmsghdr *nlh) {
     }
     memcpy(&h, (const char *)nlh + NLMSG_HDRLEN, sizeof(h));
     (void)nl_add(x->nl, RTM_DELRULE, 0, &h, sizeof(h));
-    for (uint16_t i = 1; i <= FRA_MAX; i++) {
+    for (unsigned i = 1; i <= FRA_MAX; i++) {
         if (tb[i]) {
-            nl_put(x->nl, i, mnl_attr_get_payload(tb[i]), nl_attr_bytes(tb[i]));
+            nl_put(x->nl, (uint16_t)i, mnl_attr_get_payload(tb[i]), nl_attr_bytes(tb[i]));
         }
     }
     x->n++;

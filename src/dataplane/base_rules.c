@@ -10,6 +10,13 @@
 #include <linux/netfilter/nf_conntrack_common.h>
 #include <linux/netfilter_ipv4.h>
 
+#define NAT_BASE(name, hook, priority)       \
+    {                                        \
+        name, N_HOP_MAPS, true, {            \
+            hook, priority, "nat", NF_ACCEPT \
+        }                                    \
+    }
+
 /* map: the verdict map that it asks, and without which it isn't needed; N_HOP_MAPS: none. */
 static const struct {
     const char *name;
@@ -33,22 +40,13 @@ static const struct {
                           N_HOP_MAPS,
                           true,
                           {NF_INET_LOCAL_IN, -10, "filter", NF_ACCEPT}},
-    [BASE_NAT] = {"pod-masquerade",
-                  N_HOP_MAPS,
-                  true,
-                  {NF_INET_POST_ROUTING, NF_IP_PRI_NAT_SRC, "nat", NF_ACCEPT}},
+    [BASE_NAT] = NAT_BASE("pod-masquerade", NF_INET_POST_ROUTING, NF_IP_PRI_NAT_SRC),
     [BASE_TUNNEL_IN] = {"tunnel-in",
                         N_HOP_MAPS,
                         true,
                         {NF_INET_LOCAL_IN, -13, "filter", NF_ACCEPT}},
-    [BASE_DNAT] = {"host-dnat",
-                   N_HOP_MAPS,
-                   true,
-                   {NF_INET_PRE_ROUTING, NF_IP_PRI_NAT_DST, "nat", NF_ACCEPT}},
-    [BASE_DNAT_OWN] = {"host-dnat-own",
-                       N_HOP_MAPS,
-                       true,
-                       {NF_INET_LOCAL_OUT, NF_IP_PRI_NAT_DST, "nat", NF_ACCEPT}},
+    [BASE_DNAT] = NAT_BASE("host-dnat", NF_INET_PRE_ROUTING, NF_IP_PRI_NAT_DST),
+    [BASE_DNAT_OWN] = NAT_BASE("host-dnat-own", NF_INET_LOCAL_OUT, NF_IP_PRI_NAT_DST),
     [BASE_STAGED_FROM] = {"staged-from-pod",
                           HOP_STAGED_OUT,
                           true,
