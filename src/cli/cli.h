@@ -116,6 +116,8 @@ int cmd_ipam(int argc, char **argv);
 int cmd_bgp(int argc, char **argv);
 int cmd_datastore(int argc, char **argv);
 int cmd_convert(int argc, char **argv);
+int cmd_install(int argc, char **argv);
+int cmd_uninstall(int argc, char **argv);
 int cmd_selector(int argc, char **argv);
 int cmd_version(int argc, char **argv);
 int cmd_completion(int argc, char **argv);

@@ -183,6 +183,48 @@ const struct cli_command cli_commands[] = {
      "  margay policy matrix -f manifests/ --port tcp/5432\n"
      "  margay policy show prod/web --counters\n",
      cmd_policy},
+    {"install", "[--takeover] [--watch]", "write what a container runtime needs to call Margay",
+     "Copies margay-cni and margay-ipam, writes margay-kubeconfig (in a pod, from its service\n"
+     "account), waits for the agent, and writes 10-margay.conflist. Each file appears whole or "
+     "not\n"
+     "at all; what is right already stays. The folders are those of kubeadm and k0s\n"
+     "(/etc/cni/net.d, /opt/cni/bin), k3s or microk8s, whichever the host has.\n\n"
+     "  --takeover        set aside another CNI's file that comes before ours; without it such a\n"
+     "                    file is an error. Ours is there before the other one goes\n"
+     "  --watch           stay: write the kubeconfig again when the token changes, and what\n"
+     "                    is lost\n"
+     "  --wait SECONDS    for the agent (default 60; 0: do not wait)\n"
+     "  --port-mappings own|chained\n"
+     "                    host ports by Margay itself, or by the plugin portmap (default: chained\n"
+     "                    where there is a portmap)\n"
+     "  --network-config FILE\n"
+     "                    a conflist instead of ours; __CNI_MTU__, __KUBECONFIG_FILEPATH__ and\n"
+     "                    Calico's other words are filled in (CNI_NETWORK_CONFIG_FILE,\n"
+     "                    CNI_NETWORK_CONFIG)\n"
+     "  --cni-net-dir DIR, --cni-bin-dir DIR\n"
+     "                    instead of what is found (CNI_NET_DIR, CNI_BIN_DIR)\n"
+     "  --root DIR        where the host's file system is, in a container\n"
+     "  --from DIR        where the programs are (default: beside this one, /usr/lib/margay)\n"
+     "  --token-dir DIR   of the service account\n"
+     "  --dry-run         only say what would be done\n\n"
+     "CNI_CONF_NAME, KUBECONFIG_FILE_NAME, CNI_MTU, LOG_LEVEL and SKIP_TLS_VERIFY mean what they\n"
+     "mean to Calico's install-cni.\n\n"
+     "examples:\n  margay install --dry-run\n  margay install --takeover --root /host --watch\n",
+     cmd_install},
+    {"uninstall", "[--dry-run]", "take away all that install and the agent have left",
+     "Another CNI's files that install had set aside are put back, then go ours, pods' interfaces\n"
+     "and tunnel devices, routes and rules of protocol 80, the table inet margay, the state "
+     "folder.\n"
+     "Settings of the kernel that the agent has changed are set back. The agent must be "
+     "stopped.\n\n"
+     "  --force           also while pods still have their network from here\n"
+     "  --keep-state      leave the state folder (with the embedded store)\n"
+     "  --cni-net-dir DIR, --cni-bin-dir DIR, --root DIR\n"
+     "                    as with install\n"
+     "  --dry-run         only say what would be done\n\n"
+     "FELIX_INTERFACEPREFIX names pods' interfaces, if it is not cali.\n\n"
+     "example: margay uninstall --dry-run\n",
+     cmd_uninstall},
     {"selector", "parse|match SELECTOR [LABELS]", "try Calico's selector language",
      "  parse SELECTOR             the canonical form, or the error and where it is\n"
      "  match SELECTOR k=v,k2=v2   exit code 0: matches, 1: does not\n\n"
