@@ -430,6 +430,7 @@ struct bgp_conf *bgp_conf_build(const struct conf_input *in) {
     read_pools(&b);
     read_speaker(&b);
     read_ignored(&b);
+    conf_read_monitor(&b);
     read_kernel(&b);
     read_blocks(&b);
     conf_add_services(&b);

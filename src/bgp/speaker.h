@@ -304,6 +304,7 @@ struct route_view {
     uint16_t peer; /* 0: local */
     enum route_source source;
     uint32_t path_id;
+    uint32_t attr_in; /* attributes before import policy, in speaker_attrs; 0: not looked at */
     bool is_best, is_in_kernel_set, is_stale, is_llgr_stale, is_rejected, is_unreachable;
     struct attr_src attrs; /* after import policy */
 };
