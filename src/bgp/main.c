@@ -9,6 +9,7 @@
 #include <getopt.h>
 #include <limits.h>
 #include <linux/capability.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,6 +25,8 @@ const char bgp_help[] =
     "  --check           print what the file means for this node, and end\n"
     "  --no-kernel       speak only: read no routes from the kernel and write none\n"
     "  --run-dir DIR     where bgp.sock is\n";
+
+enum { MMAP_BYTES = 128 << 10 /* glibc's own first choice, before it adapts */ };
 
 struct options {
     const char *config, *datastore, *node_name, *run_dir;
@@ -293,5 +296,7 @@ int bgp_main(int argc, char **argv) {
         return usage("there is no usable node name; give one with --node-name", "");
     }
     (void)signal(SIGPIPE, SIG_IGN);
+    /* Tables that grow are copied: what was the old one goes back to the system, always. */
+    (void)mallopt(M_MMAP_THRESHOLD, MMAP_BYTES);
     return run(&r);
 }

@@ -241,12 +241,15 @@ def bgp(setting):
         what = (f'{prefixes:,} prefixes from {sources}' + (f' to {sinks}' if sinks else '')
                 + (' and the kernel' if has_kernel else '')
                 + (', all alike' if each > 10 else ''))
+        n_new = 0
         for key, text, form, factor, goal in ROWS:
+            n_new += key in found[Margay]
             if key in found[Margay]:
                 rows.append([f'{what}: {text}', *(
                     cell(found.get(kind, {}), found[Margay], key, form, factor)
                     for kind in kinds), goal])
-        print(f'bgp: {what} done', flush=True)
+        print(f'bgp: {what} done', *(' | '.join(row[:4]) for row in rows[-n_new:]), sep='\n  ',
+              flush=True)
     text = ('Routers of our own (one process: bench_bgp_peers) announce the same prefixes to each '
             'speaker and take what it passes on; ten prefixes share a set of attributes, unless '
             'all are alike. The speakers run as their users run them: `margay bgp --config`, BIRD '
