@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "bgp/ctl.h"
 #include "bgp/follow.h"
+#include "bgp/nodestatus.h"
 #include "bgp/proc.h"
 
 #include <getopt.h>
@@ -38,6 +39,7 @@ struct bgp_run {
     struct loop *loop;
     struct bgp_proc *proc;
     struct bgp_follow *follow;
+    struct node_statuses *statuses;
     struct bgp_ctl *ctl;
     int exit_code;
 };
@@ -164,6 +166,11 @@ static void on_change(void *arg) {
     }
 }
 
+static void on_status(void *arg, struct str key, const struct jnode *doc) {
+    struct bgp_run *r = arg;
+    node_statuses_see(r->statuses, key, doc);
+}
+
 static void on_term(void *arg, int signum) {
     struct bgp_run *r = arg;
     LOG_I("bgp", "stopping", "signal=%d", signum);
@@ -185,7 +192,7 @@ static int check(const struct bgp_run *r) {
 
 static int start(struct bgp_run *r, struct err *e) {
     struct bgp_proc_options po = {.is_alone = r->o.config != NULL, .no_kernel = r->o.no_kernel};
-    static const struct bgp_follow_ops follow_ops = {on_change};
+    static const struct bgp_follow_ops follow_ops = {on_change, on_status};
     MG_CLEANUP(buf_fini) struct buf errors = BUF_INIT(65536);
     struct bgp_conf *c = NULL;
     if (r->o.config) {
@@ -209,6 +216,7 @@ static int start(struct bgp_run *r, struct err *e) {
     if (c) {
         rc = bgp_proc_apply(r->proc, c, e);
     } else {
+        r->statuses = node_statuses_new(r->loop, r->proc, r->o.datastore, r->o.node_name);
         r->follow = bgp_follow_new(r->loop, r->o.datastore, r->o.node_name, &follow_ops, r);
     }
     return rc;
@@ -233,6 +241,7 @@ static int run(struct bgp_run *r) {
     }
     bgp_ctl_free(r->ctl);
     bgp_follow_free(r->follow);
+    node_statuses_free(r->statuses);
     bgp_proc_free(r->proc);
     loop_free(r->loop);
     return r->exit_code;

@@ -2,7 +2,7 @@
 """The speaker with the routers that people run: BIRD 2, FRR and GoBGP. Sessions of both families,
 what protects them, what is negotiated on them, and the kernel's routes at the end of it.
 
-test_bgp_interop.py [--full]: 100,000 routes instead of 1,000.
+test_bgp_interop.py [--full]: 100,000 routes of both families and both ways instead of 1,000.
 """
 
 import os
@@ -31,13 +31,14 @@ class Interop(unittest.TestCase):
         ours = Margay(self.fabric, 'ours', 65001)
         bird = Bird(self.fabric, 'bird', 65002)
         nets = prefixes(N_ROUTES)
-        six = [f'2001:db8:{i:x}::/48' for i in range(1, 101)]
+        six = [f'2001:{0x1000 + (i >> 16):x}:{(i & 0xffff) + 1:x}::/48'
+               for i in range(N_ROUTES // 10 if N_ROUTES < 100000 else N_ROUTES)]
         bird.start(static_routes(nets) + static_routes(six)
                    + bird.bgp('four', ours) + bird.bgp('six', ours, v4=None, local=6,
                                                        v6='import all; export all;'))
         ours.write({'four': {'peerIP': bird.ip, 'asNumber': 65002},
                     'six': {'peerIP': bird.ip6, 'asNumber': 65002}})
-        local = [f'30.0.{i}.0/24' for i in range(200)]
+        local = prefixes(200 if N_ROUTES < 100000 else N_ROUTES, '60.0.0.0')
         self.fabric.lab.batch('ours', [f'route add blackhole {net}' for net in local])
         ours.start()
         ours.wait_up(bird.ip)
@@ -64,8 +65,8 @@ class Interop(unittest.TestCase):
         self.assertLessEqual(set(local[150:]), set(self.fabric.routes('bird')))
         self.assertEqual(ours.ask('status').returncode, 0)
         self.assertIn('Established', ours.ask('status').stdout)
-        self.assertIn('30.0.199.0/24', ours.ask('routes').stdout)
-        self.assertIn('30.0.199.0/24', ours.ask('explain', '30.0.199.0/24').stdout)
+        self.assertIn('60.0.199.0/24', ours.ask('routes').stdout)
+        self.assertIn('60.0.199.0/24', ours.ask('explain', '60.0.199.0/24').stdout)
 
     def test_kernel_is_kept_as_it_should_be(self):
         ours = Margay(self.fabric, 'ours', 65001)
