@@ -179,6 +179,7 @@ static void set_timers(struct peer_config *c, const struct jnode *spec) {
     }
     c->keepalive_s = (uint16_t)conf_seconds(spec, "keepaliveTime", 65534, 0);
     c->connect_retry_s = (uint16_t)conf_seconds(spec, "connectRetryTime", 65534, 0);
+    c->delay_open_s = (uint16_t)conf_seconds(spec, "delayOpenTime", 65534, 0);
     c->restart_time_s = (uint16_t)conf_seconds(spec, "maxRestartTime", 4095, 0);
     struct str gr = conf_str(spec, "gracefulRestart");
     c->gr = str_is(gr, "Disabled")     ? GR_DISABLED

@@ -263,6 +263,9 @@ static const struct field PEER_FIELDS[] = {
     {ROW("passive", F_BOOL, "wait for the peer to connect; unset: as Calico computes it")},
     DURATION("holdTime", "silence after which the peer counts as gone, 0s: never; default 90s"),
     DURATION("connectRetryTime", "between tries to connect; default 5s"),
+    DURATION("delayOpenTime",
+             "wait so long for the peer's OPEN before ours is sent (DelayOpen of RFC "
+             "4271); unset: not at all"),
     {ROW("addressFamilies", F_STRS, "families on the session; unset: that of its addresses"),
      .flags = FF_UNIQUE, .values = FAMILIES},
     {ROW("addPaths", F_STR, "several paths for a prefix (RFC 7911)"), .values = ADD_PATHS,
