@@ -582,7 +582,7 @@ void speaker_input(struct speaker *s, uint32_t conn, const void *bytes, size_t n
 
 static void conn_timers(struct speaker *s, struct peer *p, struct conn *c) {
     struct bgp_fail f;
-    if (s->now >= c->delay_at) {
+    if (c->state == CONN_OPEN_SENT && s->now >= c->delay_at) {
         conn_open(s, p, c);
     }
     if (c->state > CONN_CONNECTING && s->now >= c->hold_at) {
