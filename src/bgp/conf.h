@@ -101,6 +101,9 @@ struct bgp_conf {
     size_t n_no_hops;
     struct str *ignored; /* interfaces, with *, whose addresses are not ours to announce */
     size_t n_ignored;
+    struct ip46 local_peering[BGP_N_FAMILIES]; /* what peers in pods talk to; IP_NONE */
+    struct str *local_links; /* host sides of pods that peer; each has that address */
+    size_t n_local_links;
     struct conf_station *stations;
     size_t n_stations;
     struct conf_mrt mrt;

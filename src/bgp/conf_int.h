@@ -41,6 +41,7 @@ struct build {
     VEC(struct conf_route) routes;
     VEC(struct conf_kernel_rule) kernel;
     VEC(struct str) problems;
+    VEC(struct str) local_links;
     const struct conf_node *self;     /* NULL: there is no such Node */
     const struct jnode *global, *own; /* specs of BGPConfiguration default, node.NAME */
     uint32_t as;                      /* own */

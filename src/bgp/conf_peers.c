@@ -359,6 +359,9 @@ static void add_workload_peers(struct build *b, const struct object *o, const ch
             !conf_matches(b, selector, &e->meta.labels, what)) {
             continue;
         }
+        if (conf_str(pod, "interfaceName").n) {
+            vec_push(&b->local_links, arena_dup(b->a, conf_str(pod, "interfaceName")));
+        }
         jnode_each (it, conf_get(pod, "ipNetworks")) {
             struct prefix net;
             if (prefix_parse(jnode_str(it), &net) < 0) {

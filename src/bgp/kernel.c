@@ -388,6 +388,7 @@ static void digest(struct bgp_kernel *k) {
     if (k->links_changed || k->routes_changed) {
         kernel_foreign_tell(k);
         if (k->links_changed) {
+            kernel_local_write(k);
             kernel_connected_tell(k);
         }
         if (wants_refresh(k)) {

@@ -55,7 +55,8 @@ class Agent(unittest.TestCase):
         self.agent = lab.spawn('ours', [MARGAY, '--state-dir', str(self.ours.dir), 'node',
                                         '--node-name', 'ours'],
                                env={**os.environ, 'CALICO_NETWORKING_BACKEND': 'bird',
-                                    'NO_DEFAULT_POOLS': 'true'}, stdout=subprocess.DEVNULL,
+                                    'NO_DEFAULT_POOLS': 'true',
+                                    'FELIX_DEFAULTENDPOINTTOHOSTACTION': 'ACCEPT'}, stdout=subprocess.DEVNULL,
                                stderr=subprocess.DEVNULL)
         wait_for('the agent', lambda: (self.ours.dir / 'agent.sock').exists())
         self.apply(self.ours.node('ours', self.ours.number, 64512),
@@ -110,10 +111,35 @@ class Agent(unittest.TestCase):
         # Pods do not need it: one is made while it is stopped.
         os.kill(self.speaker(), signal.SIGSTOP)
         self.apply(resource('Pod', 'db', {'nodeName': 'ours', 'containers': [{'name': 'main'}]},
-                            'v1', namespace='shop'))
+                            'v1', namespace='shop', labels={'app': 'router'}))
         lab.netns('db')
         self.call('pod', 'add', 'shop/db', '--cni-bin', CNI_DIR, '--netns', lab.path('db'))
         os.kill(self.speaker(), signal.SIGCONT)
+        # A pod that is a router itself: it peers with its node at the address that all pods see.
+        self.apply(resource('BGPConfiguration', 'default',
+                            {'localWorkloadPeeringIPV4': '169.254.100.1'}),
+                   resource('BGPPeer', 'pods', {'localWorkloadSelector': 'app == "router"',
+                                                'node': 'ours', 'asNumber': 65100}))
+        inner = Bird.__new__(Bird)
+        inner.fabric, inner.lab, inner.name, inner.asn = self.fabric, lab, 'db', 65100
+        inner.ip = next(e['spec']['ipNetworks'][0].split('/')[0] for e in json.loads(self.call(
+            'get', 'workloadendpoints', '-n', 'shop', '-o', 'json'))['items']
+            if e['spec']['pod'] == 'db')
+        inner.dir = self.fabric.dir / 'db'
+        inner.dir.mkdir()
+        inner.start(static_routes(['77.0.0.0/24']) + (
+            f'protocol bgp p {{ local {inner.ip} as 65100; neighbor 169.254.100.1 as 64512;\n'
+            'multihop; connect delay time 1; connect retry time 1; error wait time 1,2;\n'
+            'ipv4 { import all; export where net = 77.0.0.0/24; }; }\n'), kernel=False)
+        wait_for('the pod peers', lambda: any(
+            p['ip'] == inner.ip and p['isUp'] for p in self.ours.status()['peers']))
+        route = wait_for('its route', lambda: self.fabric.routes('ours', 4, 80).get('77.0.0.0/24'))
+        self.assertTrue(route['gateway'] == inner.ip and route['dev'].startswith('cali'), route)
+        wait_for('the block in the pod', lambda: inner.count('p') >= 1)
+        self.call('delete', 'bgppeer', 'pods')
+        wait_for('gone', lambda: '77.0.0.0/24' not in self.fabric.routes('ours', 4, 80))
+        wait_for('the address, too', lambda: '169.254.100.1' not in lab.run(
+            'ours', ['ip', 'addr', 'show']))
         # With the agent it ends, too; routes stay.
         pid = self.speaker()
         self.agent.terminate()
