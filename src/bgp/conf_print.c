@@ -114,7 +114,8 @@ void bgp_conf_print(const struct bgp_conf *c, struct buf *b) {
     for (size_t i = 0; i < c->n_no_hops; i++) {
         buf_printf(b, "kernel leave next hop %s (WireGuard)\n", ip_text(&c->no_hops[i], text));
     }
-    for (size_t i = 0; i < c->n_local_links; i++) {
+    bool has_local = c->local_peering[BGP_V4].family || c->local_peering[BGP_V6].family;
+    for (size_t i = 0; has_local && i < c->n_local_links; i++) {
         buf_printf(b, "local %.*s", STR_FMT(c->local_links[i]));
         print_ip(b, "ip", &c->local_peering[BGP_V4]);
         print_ip(b, "ip6", &c->local_peering[BGP_V6]);

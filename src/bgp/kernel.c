@@ -530,6 +530,7 @@ static void set_fixed_routes(struct bgp_kernel *k) {
 
 void bgp_kernel_configure(struct bgp_kernel *k, const struct bgp_conf *conf) {
     bool is_first = !k->conf;
+    kernel_local_change(k, conf);
     k->conf = conf;
     if (is_first) {
         kernel_foreign_dirty_all(k);

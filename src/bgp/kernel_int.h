@@ -161,6 +161,8 @@ struct bgp_kernel {
 /* kernel_local.c: the address for peers in pods on the host sides of their links; what is to be
  * written is sent. */
 void kernel_local_write(struct bgp_kernel *k);
+/* Before conf takes the place of k's: an address that is another one now goes. */
+void kernel_local_change(struct bgp_kernel *k, const struct bgp_conf *conf);
 
 /* kernel_foreign.c */
 bool kernel_is_ours(const struct bgp_kernel *k, const struct route *r);

@@ -20,11 +20,38 @@ static bool has_addr(const struct bgp_kernel *k, int index, const struct prefix 
     return false;
 }
 
+static void send_all(struct bgp_kernel *k, size_t n) {
+    struct err e;
+    if (n && nl_exchange(k->nl, &e) < 0) {
+        LOG_W("bgp", "local_peering_failed", "error=%s", log_quote(str_c(e.msg)));
+        nl_abandon(k->nl);
+    }
+}
+
+void kernel_local_change(struct bgp_kernel *k, const struct bgp_conf *conf) {
+    size_t n = 0;
+    for (int f = 0; k->conf && f < BGP_N_FAMILIES; f++) {
+        const struct ip46 *old = &k->conf->local_peering[f];
+        struct prefix net = {.ip = *old, .len = (uint8_t)ip_bits(old)};
+        if (!old->family || ip_eq(old, &conf->local_peering[f])) {
+            continue;
+        }
+        for (size_t i = 0; i < k->addrs.n; i++) {
+            const struct klink *l = link_map_get(&k->links, k->addrs.p[i].index);
+            if (prefix_eq(&k->addrs.p[i].net, &net) && l &&
+                is_local_link(k->conf, str_c(l->name))) {
+                (void)addr_del(k->nl, k->addrs.p[i].index, &net);
+                n++;
+            }
+        }
+    }
+    send_all(k, n);
+}
+
 void kernel_local_write(struct bgp_kernel *k) {
     int index;
     struct klink *l;
     size_t n = 0;
-    struct err e;
     for (size_t i = 0; link_map_next(&k->links, &i, &index, &l);) {
         struct str name = str_c(l->name);
         bool is_wanted = is_local_link(k->conf, name);
@@ -43,8 +70,5 @@ void kernel_local_write(struct bgp_kernel *k) {
             }
         }
     }
-    if (n && nl_exchange(k->nl, &e) < 0) {
-        LOG_W("bgp", "local_peering_failed", "error=%s", log_quote(str_c(e.msg)));
-        nl_abandon(k->nl);
-    }
+    send_all(k, n);
 }
