@@ -166,11 +166,19 @@ static const struct conf_case {
      "apiVersion: projectcalico.org/v3\nkind: BGPConfiguration\nmetadata: {name: default}\nspec: "
      "{nodeToNodeMeshEnabled: false, localWorkloadPeeringIPV4: 169.254.100.1, bmpStations: "
      "[{address: 192.0.2.9}, {address: '[2001:db8::9]:1790', statisticsInterval: 0s}], mrt: "
-     "{directory: /var/log/bgp, tableInterval: 2h}}\n---\n" ABC
-         PEER("w", "{localWorkloadSelector: app == 'r', asNumber: 65010}")
-             "apiVersion: projectcalico.org/v3\nkind: WorkloadEndpoint\nmetadata: {name: "
-             "a-k8s-r--1-eth0, namespace: d, labels: {app: r}}\nspec: {orchestrator: k8s, node: a, "
-             "pod: r-1, endpoint: eth0, interfaceName: cali1, ipNetworks: [10.44.0.5/32]}\n---\n",
+     "{directory: /var/log/bgp, tableInterval: 2h}}\n---\n" ABC PEER(
+         "w",
+         "{localWorkloadSelector: app == 'r', asNumber: 65010}") "apiVersion: "
+                                                                 "projectcalico.org/v3\nkind: "
+                                                                 "WorkloadEndpoint\nmetadata: "
+                                                                 "{name: "
+                                                                 "a-k8s-r--1-eth0, namespace: d, "
+                                                                 "labels: {app: r}}\nspec: "
+                                                                 "{orchestrator: k8s, node: a, "
+                                                                 "pod: r-1, endpoint: eth0, "
+                                                                 "interfaceName: cali1, "
+                                                                 "ipNetworks: "
+                                                                 "[10.44.0.5/32]}\n---\n",
      "speaker as=64512 id=10.0.0.1 port=179\n"
      "peer Local_Workload_10_44_0_5 type=workload of=w ip=10.44.0.5 as=65010 passive "
      "IPv4(addPaths=both)\n"
