@@ -373,17 +373,23 @@ static void turn(void) {
     }
 }
 
+/* 0: it is none. */
+static unsigned number(const char *s) {
+    uint64_t v = 0;
+    return str_to_u64(str_c(s), &v) == 0 && v <= UINT32_MAX ? (unsigned)v : 0;
+}
+
 int main(int argc, char **argv) {
     if (argc < 7) {
         (void)fprintf(stderr, "usage: bench_bgp_peers TARGET AS PREFIXES SOURCES SINKS PER_SET\n");
         return 2;
     }
     struct ip46 target;
-    w.as = (uint32_t)atoi(argv[2]);
-    w.n = (unsigned)atoi(argv[3]);
-    w.sources = (unsigned)atoi(argv[4]);
-    w.sinks = (unsigned)atoi(argv[5]);
-    w.each = (unsigned)atoi(argv[6]);
+    w.as = number(argv[2]);
+    w.n = number(argv[3]);
+    w.sources = number(argv[4]);
+    w.sinks = number(argv[5]);
+    w.each = number(argv[6]);
     if (ip_parse(str_c(argv[1]), &target) < 0 || target.family != IP_V4 || !w.sources || !w.each ||
         w.sources + w.sinks >= PEERS_MAX || w.n > 8000000) {
         (void)fprintf(stderr, "bench_bgp_peers: too many, or not an IPv4 address\n");
