@@ -75,6 +75,14 @@ void bgp_monitor_message(struct bgp_monitor *m, uint16_t peer, bool is_sent, con
     }
 }
 
+void bgp_monitor_forget(struct bgp_monitor *m, uint16_t peer) {
+    struct seen *x = seen_of(m, peer);
+    if (x) {
+        (void)seen_map_del(&m->peers, peer);
+        seen_free(x);
+    }
+}
+
 void bgp_monitor_event(struct bgp_monitor *m, const struct speaker_event *e) {
     struct seen *x;
     const struct peer_config *c;
@@ -102,11 +110,7 @@ void bgp_monitor_event(struct bgp_monitor *m, const struct speaker_event *e) {
         }
         return;
     case EVENT_PEER_GONE:
-        x = seen_of(m, e->peer);
-        if (x) {
-            (void)seen_map_del(&m->peers, e->peer);
-            seen_free(x);
-        }
+        bgp_monitor_forget(m, e->peer);
         return;
     case EVENT_NOTIFICATION:
     case EVENT_UPDATE_ERROR:

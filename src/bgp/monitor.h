@@ -27,6 +27,8 @@ void bgp_monitor_stats(const struct bgp_monitor *m, struct monitor_stats *out);
 void bgp_monitor_message(struct bgp_monitor *m, uint16_t peer, bool is_sent, const uint8_t *p,
                          size_t n);
 void bgp_monitor_event(struct bgp_monitor *m, const struct speaker_event *e);
+/* A peer is configured no more, and its session is over. */
+void bgp_monitor_forget(struct bgp_monitor *m, uint16_t peer);
 /* The addresses and ports of a peer's connection. */
 void bgp_monitor_conn(struct bgp_monitor *m, uint16_t peer, const struct ip46 *local, uint16_t port,
                       uint16_t remote_port);

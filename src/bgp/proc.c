@@ -159,12 +159,14 @@ static bool is_wanted(const struct bgp_conf *c, struct str name) {
 static void remove_peers(struct bgp_proc *p, const struct bgp_conf *conf) {
     struct arena a = {0};
     VEC(struct str) gone = {0};
+    VEC(uint16_t) ids = {0};
     for (uint16_t id = 0; (id = speaker_peer_next(p->speaker, id));) {
         struct peer_status st;
         const struct peer_config *c = speaker_peer_config(p->speaker, id);
         if (speaker_peer_status(p->speaker, id, &st) && !st.is_dynamic &&
             !is_wanted(conf, c->name)) {
             vec_push(&gone, arena_dup(&a, c->name));
+            vec_push(&ids, id);
             struct peer_state *state = proc_peer(p, id);
             if (state) {
                 bfd_io_del(p->bfd, state->bfd);
@@ -174,8 +176,10 @@ static void remove_peers(struct bgp_proc *p, const struct bgp_conf *conf) {
     }
     for (size_t i = 0; i < gone.n; i++) {
         (void)speaker_peer_del(p->speaker, gone.p[i], proc_now(p));
+        bgp_monitor_forget(p->monitor, ids.p[i]);
     }
     vec_fini(&gone);
+    vec_fini(&ids);
     arena_fini(&a);
 }
 

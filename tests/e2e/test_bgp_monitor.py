@@ -266,6 +266,16 @@ class Monitor(unittest.TestCase):
         self.assertEqual((down['peer'], down['body'][0], down['body'][19:21]),
                          (four, 3, b'\x03\x06'))
         self.assertFalse(routes_of(heard(2), four)[0])
+        # A peer that is configured no more: a later dump does not name it.
+        self.write(stations, {'six': {'peerIP': self.bird.ip6, 'asNumber': self.bird.asn,
+                                      'addPaths': 'Disabled'}})
+        self.ours.process.send_signal(signal.SIGHUP)
+        wait_for('one peer', lambda: len(self.ours.status()['peers']) == 1)
+        file = self.ours.dir / 'dump'
+        self.assertEqual(self.ours.ask('dump', str(file)).returncode, 0)
+        peers, routes = table_of(file.read_bytes())
+        self.assertEqual({p[0] for p in peers}, {'0.0.0.0', six})
+        self.assertNotIn(self.nets[9], routes)
 
     def test_mrt_files_and_dump(self):
         folder = self.ours.dir / 'mrt'
