@@ -124,6 +124,7 @@ const struct cli_command cli_commands[] = {
      "  explain PREFIX    each path and why it lost; to whom it is announced, and which rule\n"
      "                    decides; --peer PEER\n"
      "  metrics           Prometheus' text\n"
+     "  dump [FILE]       the table as MRT records (RFC 6396)\n"
      "  reset PEER        end the session and begin anew\n"
      "  refresh PEER      ask for its routes again, and send ours again\n"
      "  -o json|yaml|jsonpath=…\n\n"

@@ -220,19 +220,23 @@ static int start(struct node *n, struct err *e) {
 
 /* CALICO_NETWORKING_BACKEND=bird: routes between nodes are BGP's, by our own speaker. */
 static void start_bgp(struct node *n) {
-    char self[PATH_MAX];
-    if (!n->network || !network_has_bgp()) {
+    char self[PATH_MAX], url[PATH_MAX + 32];
+    if (!network_has_bgp()) {
         return;
     }
+    /* The embedded store has one owner: the speaker asks us. */
+    bool is_embedded = strncmp(n->o.datastore, "sqlite:", 7) == 0;
+    (void)snprintf(url, sizeof(url), "agent:%s/agent.sock", n->o.run_dir);
     ssize_t k = readlink("/proc/self/exe", self, sizeof(self) - 1);
     if (k < 0) {
         LOG_E("node", "bgp_not_started", "error=%s", strerror(errno));
         return;
     }
     self[k] = '\0';
-    const char *const argv[] = {self,           "bgp",         "--datastore",
-                                n->o.datastore, "--node-name", n->name,
-                                "--run-dir",    n->o.run_dir,  NULL};
+    const char *const argv[] = {
+        self,          "bgp",   "--datastore", is_embedded ? url : n->o.datastore,
+        "--node-name", n->name, "--run-dir",   n->o.run_dir,
+        NULL};
     n->bgp = supervise_new(n->loop, "bgp", argv);
 }
 
