@@ -22,7 +22,7 @@ static int release_once(struct ipam *m, const struct prefix *cidr, const struct 
         uint32_t ordinal = (uint32_t)prefix_offset(cidr, &v[i].ip);
         if (s.b->alloc[ordinal] >= 0 && s.b->sequence_of[ordinal] == v[i].sequence &&
             str_eq(block_handle_of(s.b, ordinal), v[i].handle)) {
-            block_give(s.b, ordinal);
+            ipam_give(m, s.b, ordinal, a);
             vec_push(&handles, v[i].handle);
         }
     }
@@ -105,6 +105,7 @@ static int give_up_once(struct ipam *m, const struct prefix *cidr, bool must_be_
         r = drop_affinity(m, cidr, a, e);
         return r < 0 ? r : (must_be_empty ? err_set(e, ERR_CONFLICT, "the block is another's") : 0);
     }
+    ipam_wake(m, s.b);
     bool is_empty = block_in_use(s.b) == 0;
     if (must_be_empty && !is_empty) {
         return in_use(cidr, s.b, e);
