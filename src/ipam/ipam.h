@@ -45,6 +45,23 @@ void ipam_set_cooldown(struct ipam *m, int64_t seconds);
 /* Another clock than the wall's (ns since 1970), for simulations. */
 void ipam_set_clock(struct ipam *m, int64_t (*now)(void));
 
+/* ---- settings (settings.c) ---- */
+
+struct ipam_settings {
+    bool strict_affinity, auto_blocks; /* false, true unless set */
+    unsigned max_blocks;               /* of a node; 0: 20 */
+    int64_t cooldown_s;
+    bool vm_persistence; /* virtual machines keep their addresses; true unless set */
+};
+/* What is in the store; defaults where nothing is. */
+MG_NODISCARD int ipam_settings_read(struct store *s, struct ipam_settings *out, struct err *e);
+/* What of them an instance needs for giving addresses back (cooldown), from its store. */
+MG_NODISCARD int ipam_settings_heed(struct ipam *m, struct err *e);
+/* All of them. ERR_INVALID: they don't go together. */
+MG_NODISCARD int ipam_settings_write(struct store *s, const struct ipam_settings *v, struct err *e);
+
+/* ---- assignment ---- */
+
 /* Assigns count addresses of a family, from this node's blocks first, then from new ones, then from
  * others' that have been empty for a minute, then (unless strict) addresses of others' blocks. All
  * or none. ERR_NO_SPACE says which pools were tried and how full they are. */
