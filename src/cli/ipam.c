@@ -18,6 +18,9 @@ static int on_pool(void *arg, const struct store_item *it) {
         prefix_parse(jnode_str(jnode_path(doc, "spec.cidr")), &p.cidr) < 0) {
         return 0; /* 'apply' lets none in */
     }
+    const struct jnode *size = jnode_path(doc, "spec.blockSize");
+    bool is_size = size && size->type == J_INT && size->i > 0 && size->i <= 128;
+    p.block_len = is_size ? (unsigned)size->i : p.cidr.ip.family == IP_V4 ? 26 : 122;
     p.name = jnode_str(jnode_path(doc, "metadata.name"));
     vec_push(r->out, p);
     return 0;

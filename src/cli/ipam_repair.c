@@ -196,18 +196,19 @@ static int mend_foreign(struct store *s, const struct ipam_audit *x, const struc
     char stamp[32];
     const struct ipam_attr attrs[] = {
         {STR("node"), p->user->node},
+        {STR("timestamp"), str_c(clock_rfc3339(clock_wall_ns(), stamp))},
         {STR("namespace"), p->user->ns},
         {STR("pod"), p->user->pod},
-        {STR("timestamp"), str_c(clock_rfc3339(clock_wall_ns(), stamp))},
     };
-    if (!p->user->container.n || !p->user->pod.n || !p->user->node.n) {
+    size_t n_attrs = p->user->pod.n ? 4 : 2;
+    if (!p->user->container.n || !p->user->node.n) {
         return err_set(e, ERR_INVALID,
                        "nobody knows its container: delete it, and it is made anew");
     }
     /* The name of the network in all of Calico's and our own installations. */
     struct str handle = arena_printf(x->a, "k8s-pod-network.%.*s", STR_FMT(p->user->container));
     struct ipam *m = ipam_new(s, p->user->node);
-    int r = ipam_assign_ip(m, &o, &p->ip, handle, attrs, ARRAY_LEN(attrs), e);
+    int r = ipam_assign_ip(m, &o, &p->ip, handle, attrs, n_attrs, e);
     ipam_free(m);
     return r;
 }
