@@ -174,8 +174,9 @@ int ipam_release_owner(struct ipam *m, struct err *e) {
         r = r == ERR_CONFLICT ? 0 : r;
     }
     if (r == 0) {
+        /* The note that the node is known. The Kubernetes API has no place for it (ERR_INVALID). */
         r = store_delete(m->store, (struct store_key){STR(STORE_SPACE_IPAM), base}, REV_ANY, e);
-        r = r == ERR_NOT_FOUND ? 0 : r;
+        r = r == ERR_NOT_FOUND || r == ERR_INVALID ? 0 : r;
     }
     vec_fini(&o.v);
     arena_fini(&a);
