@@ -158,24 +158,27 @@ static struct jnode *handle_blocks(struct jnode *doc, struct arena *a) {
     return blocks;
 }
 
+int ipam_get_handle(struct ipam *m, struct str handle, struct arena *a, struct store_item *it,
+                    struct jnode **doc, struct err *e) {
+    *doc = NULL;
+    it->revision = REV_NONE;
+    int r = store_get(m->store, ipam_handle_key(handle, a), a, it, e);
+    if (r == ERR_NOT_FOUND) {
+        return 0;
+    }
+    return r < 0 ? r : json_parse(it->value, &json_limits_default, a, doc, e);
+}
+
 static int handle_once(struct ipam *m, struct str handle, const struct prefix *cidr, int64_t n,
                        struct arena *a, struct err *e) {
+    struct store_item it;
+    struct jnode *doc;
+    int r = ipam_get_handle(m, handle, a, &it, &doc, e);
+    if (r < 0 || (!doc && n < 0)) {
+        return r; /* nothing to take away from */
+    }
     struct store_key key = ipam_handle_key(handle, a);
-    struct store_item it = {.revision = REV_NONE};
-    struct jnode *doc = NULL;
-    int r = store_get(m->store, key, a, &it, e);
-    if (r == 0) {
-        r = json_parse(it.value, &json_limits_default, a, &doc, e);
-    } else if (r == ERR_NOT_FOUND) {
-        if (n < 0) {
-            return 0; /* nothing to take away from */
-        }
-        doc = jnode_new(a, J_MAP);
-        r = 0;
-    }
-    if (r < 0) {
-        return r;
-    }
+    doc = doc ? doc : jnode_new(a, J_MAP);
     struct jnode *blocks = handle_blocks(doc, a);
     char text[IP_TEXT_MAX];
     struct str k = arena_dup(a, str_c(prefix_text(cidr, text)));

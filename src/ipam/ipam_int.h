@@ -51,6 +51,9 @@ MG_NODISCARD int ipam_parse_block(struct str key, struct str value, struct arena
                                   struct block **out, struct err *e);
 MG_NODISCARD int ipam_get_block(struct ipam *m, const struct prefix *cidr, struct arena *a,
                                 struct stored_block *out, struct err *e);
+/* A handle's document, NULL if it is not there, and its revision. */
+MG_NODISCARD int ipam_get_handle(struct ipam *m, struct str handle, struct arena *a,
+                                 struct store_item *it, struct jnode **doc, struct err *e);
 /* Writes or, without affinity and allocations, deletes it. ERR_CONFLICT: read again. */
 MG_NODISCARD int ipam_put_block(struct ipam *m, struct stored_block *s, struct arena *a,
                                 struct err *e);

@@ -126,14 +126,9 @@ static int fence(struct ipam *m, const struct prefix *cidr, struct arena *a, str
 static int handle(struct ipam *m, const struct ipam_fault *f, struct arena *a, struct err *e) {
     struct store_key key = ipam_handle_key(f->name, a);
     struct store_key blocks = {STR(STORE_SPACE_IPAM), STR("/ipam/v2/assignment/")};
-    struct store_item it = {.revision = REV_NONE};
-    struct jnode *doc = NULL;
-    int r = store_get(m->store, key, a, &it, e);
-    if (r == 0) {
-        r = json_parse(it.value, &json_limits_default, a, &doc, e);
-    } else if (r == ERR_NOT_FOUND) {
-        r = 0;
-    }
+    struct store_item it;
+    struct jnode *doc;
+    int r = ipam_get_handle(m, f->name, a, &it, &doc, e);
     /* What an assignment under way has counted already, and not yet written, is counted out: its
      * write must fail. So the block is rewritten between our reading of the handle and our
      * counting.
