@@ -104,10 +104,33 @@ const struct cli_command cli_commands[] = {
      "examples:\n  margay pod add demo/web --label app=web\n"
      "  margay pod exec demo/web -- ip address\n  margay pod del demo/web\n",
      cmd_pod},
-    {"ipam", "show|check", "addresses: how many are in use, and whether the books agree",
-     "  show              per pool; --show-blocks: per block, too\n"
-     "  check             exit code 1 when blocks, handles and affinities disagree\n"
-     "  -o json|yaml|jsonpath=…\n\nexample: margay ipam show --show-blocks\n",
+    {"ipam", "show|check|repair|release|configure|split",
+     "addresses: who has which, whether the books agree, and mending them",
+     "  show              per pool; exit code 1 when --ip is not assigned\n"
+     "    --show-blocks   per block, too\n"
+     "    --ip=ADDRESS    who has it\n"
+     "    --show-borrowed addresses that a node has out of another's block\n"
+     "    --show-configuration   the settings\n"
+     "    -o json|yaml|jsonpath=…\n"
+     "  check             blocks, handles and affinities against each other, and addresses\n"
+     "                    against who uses them: leaked (allocated, and nobody has it), foreign\n"
+     "                    (used, and not allocated), double (two have it). Exit code 1: some are\n"
+     "    --show-all-ips, --show-problem-ips   -o FILE  a report as JSON\n"
+     "  repair            mends what check finds, if it finds it twice, two seconds apart;\n"
+     "                    no address in use changes. Exit code 1: something is left\n"
+     "    --dry-run       says what it would do\n"
+     "  release --ip=ADDRESS            give one back, whoever has it\n"
+     "  release --from-report=FILE      the leaked ones of a report, as far as they have not\n"
+     "                    changed; the datastore must be locked, or --force\n"
+     "  configure         --strictaffinity=true|false  --max-blocks-per-host=N\n"
+     "                    --auto-allocate-blocks=true|false  --ip-cooldown-seconds=0…1200\n"
+     "                    --kubevirt-ip-persistence=Enabled|Disabled\n"
+     "  split N --cidr=CIDR|--name=POOL   one pool into N (2, 4, 8 …), named split-POOL-0 …;\n"
+     "                    addresses stay; the datastore must be locked, or --force\n\n"
+     "examples:\n  margay ipam show --show-blocks\n  margay ipam check -o report.json\n"
+     "  margay ipam repair --dry-run\n"
+     "  margay datastore lock && margay ipam split 4 --name=default-ipv4-ippool &&\n"
+     "    margay datastore unlock\n",
      cmd_ipam},
     {"bgp", "--config FILE | status|routes|explain PREFIX|…", "the BGP speaker, and what it knows",
      "  --config FILE     run alone, configured by projectcalico.org/v3 BGPConfiguration,\n"

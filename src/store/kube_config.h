@@ -69,5 +69,3 @@ MG_NODISCARD int kube_auth_fetch(const struct kube_config *c, struct kube_auth *
 /* The answer of a command, "ExecCredential". Pure. */
 MG_NODISCARD int kube_auth_parse(const struct kube_config *c, struct str text,
                                  struct kube_auth *out, struct err *e);
-/* Seconds since 1970 of an RFC 3339 time; -1: none. */
-int64_t kube_time_parse(struct str s);

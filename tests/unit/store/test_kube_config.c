@@ -1,4 +1,5 @@
 /* Kubeconfig, credentials, and the splitter of lists and watches. */
+#include "base/clock.h"
 #include "base/fd.h"
 #include "store/kube_config.h"
 #include "store/kube_split.h"
@@ -152,11 +153,11 @@ static void write_file(const char *name, const char *text, unsigned mode) {
 
 static void t_auth__times(void **state) {
     (void)state;
-    assert_int_equal(kube_time_parse(STR("1970-01-01T00:01:00Z")), 60);
-    assert_int_equal(kube_time_parse(STR("1970-01-01T01:00:00.5+01:00")), 0);
-    assert_int_equal(kube_time_parse(STR("1970-01-01T00:00:00-00:30")), 1800);
-    assert_int_equal(kube_time_parse(STR("1970-01-01T00:00:00")), -1);
-    assert_int_equal(kube_time_parse(STR("yesterday, at about noon")), -1);
+    assert_int_equal(clock_parse_rfc3339(STR("1970-01-01T00:01:00Z")), 60);
+    assert_int_equal(clock_parse_rfc3339(STR("1970-01-01T01:00:00.5+01:00")), 0);
+    assert_int_equal(clock_parse_rfc3339(STR("1970-01-01T00:00:00-00:30")), 1800);
+    assert_int_equal(clock_parse_rfc3339(STR("1970-01-01T00:00:00")), -1);
+    assert_int_equal(clock_parse_rfc3339(STR("yesterday, at about noon")), -1);
 }
 
 static void t_auth__static_and_basic(void **state) {
