@@ -256,7 +256,7 @@ int kube_fetch_start(struct kube_fetch *f, struct str path, int64_t timeout_ms,
                              .timeout_ms = timeout_ms};
     mg_assert(f->call == NULL);
     kube_split_fini(&f->split);
-    kube_split_init(&f->split, !f->is_list, &split, f);
+    kube_split_init(&f->split, !f->is_list, f->r->rest->kind, &split, f);
     f->error.max = KUBE_STATUS_MAX;
     buf_reset(&f->error);
     free(f->token);

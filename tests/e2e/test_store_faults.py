@@ -246,7 +246,7 @@ def fill_up(scene):
     try:
         scene.agent.apply([CHANGE], wait=False)
     except CommandFailed as error:
-        if 'space' not in str(error):
+        if 'NOSPACE' not in str(error):
             raise
     else:
         raise AssertionError('a write to a full etcd did not fail')
