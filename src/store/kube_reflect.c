@@ -155,7 +155,8 @@ static void fail_lost(struct kube_reflect *r, const char *why) {
             ms *= 2;
         }
         s->n_lost++;
-        s->retry_ns = now + jittered(ms > LOST_MAX_MS ? LOST_MAX_MS : ms) * 1000000;
+        ms = ms > LOST_MAX_MS ? LOST_MAX_MS : ms;
+        s->retry_ns = now + jittered(ms * 2 / 3) * 1000000; /* a third to the whole */
         LOG_D("store", "kube_lost", "n=%u retry_ms=%lld why=%s", s->n_lost,
               (long long)((s->retry_ns - now) / 1000000), log_quote(str_c(why)));
     }
