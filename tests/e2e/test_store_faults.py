@@ -173,8 +173,10 @@ def relay_fault(mode, amount=None, **how):
 
 def lossy(percent):
     """So many of a hundred packets are lost in each direction, also those of acknowledgements."""
-    rules = '\n'.join(f'chain {hook} {{ type filter hook {hook} priority 0; meta l4proto tcp '
-                      f'numgen random mod 100 < {percent} drop\n }}' for hook in ('input', 'output'))
+    rules = '\n'.join(
+        f'chain {hook} {{ type filter hook {hook} priority 0; {side} eth0 meta l4proto tcp '
+        f'numgen random mod 100 < {percent} drop\n }}'
+        for hook, side in (('input', 'iifname'), ('output', 'oifname')))
     return lambda scene: scene.lab.run('store', ['nft', f'table inet loss {{\n{rules}\n}}'])
 
 
