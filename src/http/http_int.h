@@ -158,11 +158,11 @@ struct http_call {
     struct loop_defer *resume; /* made by the first pause */
     int status;                /* 0: no head yet */
     struct http_fields head, trailers;
-    struct buf in;  /* what came while paused, as it came */
-    size_t in_done; /* of it, told to the peer as read already */
+    struct buf in;                /* what came while paused, as it came */
+    size_t in_done;               /* of it, told to the peer as read already */
     struct http_inflate *inflate; /* NULL: the answer is not compressed */
     bool has_more;                /* that it holds, unpacked, and nobody was told of yet */
-    int fail_code; /* why we reset it, with fail_reason */
+    int fail_code;                /* why we reset it, with fail_reason */
     const char *fail_reason;
 };
 

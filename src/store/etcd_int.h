@@ -8,6 +8,7 @@
  *   etcd_rpc.c     calls to the cluster: members, logins, deadlines
  *   etcd_grpc.c    frames and statuses
  *   etcd_map.c     Calico's keys and values
+ *   etcd_srv.c     members from DNS
  *   etcd_url.c     options */
 #pragma once
 

@@ -54,10 +54,11 @@ static int read_url(struct str rest, struct kube_shared *s, struct err *e) {
                                value.n > 60 ? 60 : (int)value.n, value.p ? value.p : "");
             }
         } else if (name.n) {
-            return err_set(e, ERR_INVALID,
-                           "datastore URL: kubernetes: knows no \"%.*s\", only context, compression "
-                           "and node",
-                           name.n > 60 ? 60 : (int)name.n, name.p);
+            return err_set(
+                e, ERR_INVALID,
+                "datastore URL: kubernetes: knows no \"%.*s\", only context, compression "
+                "and node",
+                name.n > 60 ? 60 : (int)name.n, name.p);
         }
     }
     int r = kube_config_load(path, context, &s->arena, &s->cfg, e);

@@ -1,5 +1,5 @@
-/* Following a store from nothing, and how soon a change is told. `datastores.py` runs it beside what
- * users would run instead.
+/* Following a store from nothing, and how soon a change is told. `datastores.py` runs it beside
+ * what users would run instead.
  *
  *     bench_stores dump POLICIES PODS         the made-up cluster, a line each: KEY tab TEXT
  *     bench_stores sync URL                   "took_us", "cpu_us", "peak_kib", "items"

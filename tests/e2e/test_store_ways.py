@@ -17,8 +17,9 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
-from cluster import (Etcd, KubeApiserver, NEW_KEY, Pki, Relay, free_ports, openssl,  # noqa: E402
-                     wait_until)
+from cluster import (Etcd, KubeApiserver, NEW_KEY, Pki, Place, Relay, free_ports,  # noqa: E402
+                     openssl, wait_until)
+from lab import Lab  # noqa: E402
 from test_kube_store import Tool, require  # noqa: E402
 
 NAMESPACE = 'Namespace//default'
@@ -182,6 +183,61 @@ def test_compression(program, api):
     require('allowed are gzip and none' in done.stdout, done.stdout)
 
 
+# A name server that knows one SRV record: NAME, PORT of the target localhost.
+NAME_SERVER = r'''
+import socket, struct, sys
+def packed(name):
+    return b"".join(bytes([len(part)]) + part.encode() for part in name.split(".")) + b"\0"
+sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+sock.bind(("127.0.0.1", 53))
+print("ready", flush=True)
+while True:
+    asked, who = sock.recvfrom(4096)
+    end = asked.index(b"\0", 12) + 5
+    is_known = asked[12:end - 4] == packed(sys.argv[1])
+    head = asked[:2] + struct.pack("!HHHHH", 0x8180 | (0 if is_known else 3), 1, is_known, 0, 0)
+    record = struct.pack("!HHH", 0, 5, int(sys.argv[2])) + packed("localhost")
+    answer = b"\xc0\x0c" + struct.pack("!HHIH", 33, 1, 60, len(record)) + record
+    sock.sendto(head + asked[12:end] + (answer if is_known else b""), who)
+'''
+
+
+def test_srv(program, folder):
+    """Members from DNS; a domain that names none."""
+    resolv = folder / 'resolv.conf'
+    resolv.write_text('nameserver 127.0.0.1\n', encoding='utf-8')
+    with Lab() as lab:
+        lab.netns('node')
+        place = Place(lab, 'node')
+        with Etcd(place) as etcd:
+            server = place.spawn(['/usr/bin/python3', '-c', NAME_SERVER,
+                                  '_etcd-client._tcp.cluster.example', str(etcd.client_ports[0])],
+                                 stdout=subprocess.PIPE, text=True)
+            try:
+                require(server.stdout.readline() == 'ready\n')
+
+                def ask(url, **environment):
+                    done = subprocess.run(
+                        place.command(['unshare', '-m', '--propagation', 'private', 'sh', '-c',
+                                       f'mount --bind {resolv} /etc/resolv.conf && exec "$@"', 'sh',
+                                       program, url, 'get', 'r', NAMESPACE]),
+                        check=False, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                        timeout=120, env={**os.environ, **environment})
+                    return done.stdout
+
+                etcd.ctl('put', '/calico/resources/v1/core/namespaces/default',
+                         stdin='{"kind":"Namespace"}')
+                require(f'"key":"{NAMESPACE}"' in ask('etcd:?srv=cluster.example'))
+                require(f'"key":"{NAMESPACE}"' in ask('etcd:', ETCD_DISCOVERY_SRV='cluster.example'))
+                out = ask('etcd:?srv=other.example')
+                require('_etcd-client._tcp.other.example: no such records' in out, out)
+                out = ask('etcd:', ETCD_DISCOVERY_SRV='a', ETCD_ENDPOINTS='http://127.0.0.1:1')
+                require('only one of them' in out, out)
+            finally:
+                server.kill()
+                server.wait()
+
+
 # ---- whom not to trust ----
 
 def make_certificates(folder):
@@ -249,7 +305,8 @@ def main(program):
                           ('command', lambda: test_command(program, api, folder)),
                           ('in a pod', lambda: test_in_pod(program, api, folder)),
                           ('proxy', lambda: test_proxy(program, api, folder)),
-                          ('compression', lambda: test_compression(program, api))):
+                          ('compression', lambda: test_compression(program, api)),
+                          ('srv', lambda: test_srv(program, folder))):
             began = time.monotonic()
             run()
             print(f'{name}: ok, {time.monotonic() - began:.1f} s', flush=True)

@@ -64,7 +64,8 @@ static int on_meta(void *arg, struct str text) {
     return 0;
 }
 
-static int run(struct str text, bool is_watch, size_t step, const char *kind, bool with_views, bool *is_whole) {
+static int run(struct str text, bool is_watch, size_t step, const char *kind, bool with_views,
+               bool *is_whole) {
     static const struct kube_split_ops ops = {.on_object = on_object, .on_meta = on_meta};
     struct kube_split s;
     int r = 0;

@@ -5,10 +5,10 @@
 
 #include "h2_server.h"
 
-#include <zlib.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <zlib.h>
 
 #include <cmocka.h>
 
@@ -286,8 +286,8 @@ static void unpack(struct rig *r, struct story *t, const char *path, struct str 
 static void t_http__gzip__unpacked_within_bounds(void **state) {
     struct rig r;
     rig_start(&r, (struct http_options){.is_gzip_welcome = true});
-    struct buf easy = packed('x', 3000000), hard = packed(0, 3000000),
-               bomb = packed('x', 60000000), late = packed(0, 20000);
+    struct buf easy = packed('x', 3000000), hard = packed(0, 3000000), bomb = packed('x', 60000000),
+               late = packed(0, 20000);
     for (int pauses = 0; pauses < 2; pauses++) {
         struct story t = {.pauses = pauses};
         unpack(&r, &t, "/echo-gzip", buf_view(&easy), 97);

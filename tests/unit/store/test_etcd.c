@@ -381,7 +381,8 @@ static void t_etcd__lease__items_go_with_it(void **state) {
     (void)state;
 }
 
-/* Two who would do it, in turns: it is done once a period, and what the period before wrote stays. */
+/* Two who would do it, in turns: it is done once a period, and what the period before wrote stays.
+ */
 static void t_etcd__compact__once_a_period_of_all(void **state) {
     struct store *s = fresh(), *t = open_url(lab.url);
     struct err e = {.msg = ""};

@@ -268,7 +268,8 @@ static const struct {
     bool is_watch;
     const char *text, *want; /* want NULL: refused or not whole */
 } SPLITS[] = {
-    {false, "{\"kind\":\"PodList\",\"metadata\":{\"resourceVersion\":\"1\"},\"items\":[{\"a\":1},{}]}",
+    {false,
+     "{\"kind\":\"PodList\",\"metadata\":{\"resourceVersion\":\"1\"},\"items\":[{\"a\":1},{}]}",
      "({\"resourceVersion\":\"1\"})[{\"a\":1}][{}]"},
     {false, " { \"items\" : [ {\"x\":\"]}\\\"{\"} , {\"y\":[{}]} ] , \"metadata\" : {} } \n",
      "[{\"x\":\"]}\\\"{\"}][{\"y\":[{}]}]({})"},

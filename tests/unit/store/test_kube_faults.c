@@ -63,8 +63,9 @@ static struct h2_reply script(void *arg, const struct h2_request *r) {
     if (strstr(line, "watch=true")) {
         return (struct h2_reply){.status = 200, .end = H2_HANG};
     }
-    return (struct h2_reply){ /* of any kind */
-        .status = 200, BODY({0, "{\"metadata\":{\"resourceVersion\":\"10\"},\"items\":[]}"})};
+    return (struct h2_reply){/* of any kind */
+                             .status = 200,
+                             BODY({0, "{\"metadata\":{\"resourceVersion\":\"10\"},\"items\":[]}"})};
 }
 
 static void rule(const char *match, unsigned times, struct h2_reply reply) {
@@ -317,7 +318,8 @@ static const struct {
     /* JSON of others: believed, these would be lists of nothing */
     {{.status = 200, BODY({0, "{}"})}, "middle"},
     {{.status = 200, BODY({0, "[]"})}, "not what was asked"},
-    {{.status = 200, BODY({0, "{\"kind\":\"Namespace\",\"metadata\":{\"resourceVersion\":\"9\"}}"})},
+    {{.status = 200,
+      BODY({0, "{\"kind\":\"Namespace\",\"metadata\":{\"resourceVersion\":\"9\"}}"})},
      "not what was asked"},
     {{.status = 200,
       BODY({0, "{\"kind\":\"PodList\",\"metadata\":{\"resourceVersion\":\"9\"},\"items\":[]}"})},
