@@ -296,20 +296,27 @@ static void load(const char *path, unsigned policies, unsigned pods) {
     store_close(s);
 }
 
+static unsigned number(const char *text) {
+    char *end = NULL;
+    unsigned long n = strtoul(text, &end, 10);
+    if (!*text || *end || n > 100000000) {
+        die(text, "no number up to 100000000");
+    }
+    return (unsigned)n;
+}
+
 int main(int argc, char **argv) {
     if (argc == 4 && strcmp(argv[1], "dump") == 0) {
-        struct world w = world_of((unsigned)atoi(argv[2]), (unsigned)atoi(argv[3]),
-                                  false); // NOLINT(cert-err34-c)
+        struct world w = world_of(number(argv[2]), number(argv[3]), false);
         world_each(&w, dump_one, NULL);
     } else if (argc == 5 && strcmp(argv[1], "load") == 0) {
-        load(argv[2], (unsigned)atoi(argv[3]), (unsigned)atoi(argv[4])); // NOLINT(cert-err34-c)
+        load(argv[2], number(argv[3]), number(argv[4]));
     } else if (argc >= 3 && strcmp(argv[1], "run") == 0) {
         return run_other(argv + 2);
     } else if (argc == 3 && strcmp(argv[1], "sync") == 0) {
         sync_all(argv[2]);
     } else if (argc >= 4 && strcmp(argv[1], "latency") == 0) {
-        latency(argv[2], (unsigned)atoi(argv[3]),
-                argc > 4 ? argv + 4 : NULL); // NOLINT(cert-err34-c)
+        latency(argv[2], number(argv[3]), argc > 4 ? argv + 4 : NULL);
     } else {
         fprintf(stderr, "usage: bench_stores dump POLICIES PODS | load PATH POLICIES "
                         "PODS | sync URL | run COMMAND... | latency URL ROUNDS "
