@@ -217,8 +217,11 @@ int kube_node_network(struct store *s, struct str node, bool is_up, struct err *
 int kube_config_map(struct store *st, const char *ns, const char *name, const char *key,
                     struct arena *a, struct str *out, struct err *e) {
     struct kube_store *s = (struct kube_store *)st;
-    static const struct kube_rest rest = {
-        .version = "v1", .plural = "configmaps", .kind = "ConfigMap", .is_namespaced = true};
+    static const struct kube_rest rest = {.group = "",
+                                          .version = "v1",
+                                          .plural = "configmaps",
+                                          .kind = "ConfigMap",
+                                          .is_namespaced = true};
     struct jnode *got = NULL;
     if (!kube_is(st)) {
         return err_set(e, ERR_INVALID, "the datastore is not the Kubernetes API");
