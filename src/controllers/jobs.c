@@ -212,6 +212,15 @@ static int config(struct job *j, struct store *target) {
     return stored_put(target, kind, STR(""), STR("default"), doc, c.revision, &j->e);
 }
 
+static int compact(struct job *j, struct store *target) {
+    uint64_t forgotten = 0;
+    int r = store_compact(target, &j->compaction, &forgotten, &j->e);
+    if (r == 0 && forgotten) {
+        LOG_I("controllers", "compacted", "revision=%llu", (unsigned long long)forgotten);
+    }
+    return r;
+}
+
 void job_run(struct job *j, struct store *source, struct store *target) {
     struct str rest = job_rest(j->key);
     j->e.code = 0;
@@ -243,6 +252,9 @@ void job_run(struct job *j, struct store *source, struct store *target) {
         break;
     case JOB_CONFIG:
         j->result = config(j, target);
+        break;
+    case JOB_COMPACT:
+        j->result = compact(j, target);
         break;
     }
 }

@@ -36,6 +36,7 @@ struct kube_config {
     struct str as_user, as_groups[16];
     size_t n_as_groups;
     bool is_insecure;
+    bool wants_gzip; /* of the datastore's URL: lists may come compressed */
     struct kube_exec exec;
 };
 
