@@ -90,3 +90,45 @@ int sysctl_write(const char *path, const char *value) {
     MG_CLEANUP(fd_close) int fd = open(path, O_WRONLY | O_CLOEXEC);
     return fd < 0 ? -errno : write_all(fd, str_c(value));
 }
+
+static char journal[512];
+
+void sysctl_journal(const char *dir) {
+    if (snprintf(journal, sizeof(journal), "%s/" SYSCTL_JOURNAL, dir) >= (int)sizeof(journal)) {
+        journal[0] = '\0';
+    }
+}
+
+/* Adds a line for the setting, unless there is one already. */
+static int keep(const char *path, struct str was) {
+    MG_CLEANUP(buf_fini) struct buf b = BUF_INIT(1U << 20);
+    int r = file_read(-1, journal, &b, 1U << 19);
+    if (r < 0 && r != -ENOENT) {
+        return r;
+    }
+    for (struct str rest = buf_view(&b); rest.p;) {
+        struct str line = str_cut(&rest, '\n');
+        if (str_is(str_cut(&line, ' '), path)) {
+            return 0;
+        }
+    }
+    buf_printf(&b, "%s %.*s\n", path, STR_FMT(was));
+    return file_replace(AT_FDCWD, journal, buf_view(&b), 0600);
+}
+
+int sysctl_change(const char *path, const char *value) {
+    MG_CLEANUP(buf_fini) struct buf b = BUF_INIT(1U << 17);
+    int r = file_read(-1, path, &b, 64);
+    struct str was = str_trim(buf_view(&b));
+    if (r == 0 && str_is(was, value)) {
+        return 0;
+    }
+    if (r == 0 && journal[0]) {
+        r = keep(path, was);
+        if (r < 0) {
+            return r;
+        }
+    }
+    r = sysctl_write(path, value);
+    return r < 0 ? r : 1;
+}

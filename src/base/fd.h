@@ -14,3 +14,11 @@ MG_NODISCARD int file_read(int dir_fd, const char *path, struct buf *b, size_t m
 MG_NODISCARD int file_replace(int dir_fd, const char *path, struct str content, unsigned mode);
 /* Writes one line to a /proc/sys file: 0 or -errno. */
 MG_NODISCARD int sysctl_write(const char *path, const char *value);
+
+/* Settings of the host that a daemon changes are to be as they were before, once it is gone for
+ * good: sysctl_change writes one if it is different, and before the first time what it was to
+ * DIR/SYSCTL_JOURNAL, as a line "PATH VALUE". dir is set once; without it nothing is kept. 1: it
+ * was changed, 0: it was so already, -errno. */
+#define SYSCTL_JOURNAL "sysctl-before"
+void sysctl_journal(const char *dir);
+MG_NODISCARD int sysctl_change(const char *path, const char *value);

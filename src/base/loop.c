@@ -15,6 +15,7 @@ struct loop_poll {
     uv_poll_t h;
     void (*cb)(void *, unsigned);
     void *arg;
+    unsigned events; /* LOOP_ bits wanted */
     bool closed;
 };
 
@@ -108,6 +109,11 @@ static void on_poll(uv_poll_t *h, int status, int events) {
     if (!p->closed) {
         p->cb(p->arg, status < 0 ? LOOP_READ : ev);
     }
+    /* libuv has stopped to watch it. Where the owner goes on (ENOBUFS of netlink is no end), so do
+     * we. */
+    if (status < 0 && !p->closed) {
+        loop_poll_set(p, p->events);
+    }
 }
 
 static int uv_events(unsigned events) {
@@ -120,11 +126,12 @@ struct loop_poll *loop_poll_new(struct loop *l, int fd, unsigned events,
     p->cb = cb;
     p->arg = arg;
     mg_assert(uv_poll_init(&l->uv, &p->h, fd) == 0);
-    (void)uv_poll_start(&p->h, uv_events(events), on_poll);
+    loop_poll_set(p, events);
     return p;
 }
 
 void loop_poll_set(struct loop_poll *p, unsigned events) {
+    p->events = events;
     if (events) {
         (void)uv_poll_start(&p->h, uv_events(events), on_poll);
     } else {

@@ -215,6 +215,13 @@ static void read_speaker(struct build *b) {
     o->log_level = log_level_parse(jnode_str(conf_setting(b, "logSeverityScreen")), &level)
                        ? (enum log_conf_level)level
                        : CONF_LOG_UNSET;
+    static const char *const LOCAL[] = {"localWorkloadPeeringIPV4", "localWorkloadPeeringIPV6"};
+    for (int f = 0; f < BGP_N_FAMILIES; f++) {
+        struct ip46 ip;
+        if (ip_parse(jnode_str(conf_setting(b, LOCAL[f])), &ip) == 0) {
+            o->local_peering[f] = ip;
+        }
+    }
     if (b->self) {
         o->node[BGP_V4] = b->self->addr[BGP_V4];
         o->node[BGP_V6] = b->self->addr[BGP_V6];
@@ -402,6 +409,7 @@ static void finish(struct build *b) {
     KEEP(o, routes, &b->routes);
     KEEP(o, kernel, &b->kernel);
     KEEP(o, problems, &b->problems);
+    KEEP(o, local_links, &b->local_links);
     for (size_t i = 0; i < b->filters.n; i++) {
         bgp_filter_unref(b->filters.p[i].import);
         bgp_filter_unref(b->filters.p[i].export);
@@ -430,6 +438,7 @@ struct bgp_conf *bgp_conf_build(const struct conf_input *in) {
     read_pools(&b);
     read_speaker(&b);
     read_ignored(&b);
+    conf_read_monitor(&b);
     read_kernel(&b);
     read_blocks(&b);
     conf_add_services(&b);

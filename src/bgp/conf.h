@@ -69,6 +69,19 @@ struct conf_kernel_rule {
     struct str owner; /* "IPPool default", "serviceClusterIPs" */
 };
 
+/* A BMP station (RFC 7854). */
+struct conf_station {
+    struct ip46 address;
+    uint16_t port;
+    uint32_t statistics_s; /* between reports; 0: none */
+};
+/* MRT files (RFC 6396). */
+struct conf_mrt {
+    struct str directory;       /* n == 0: none are written */
+    uint32_t rotate_s, table_s; /* table_s 0: no table is written */
+    uint32_t keep;              /* files of a kind */
+};
+
 struct bgp_conf {
     struct arena a;
     struct speaker_config speaker;
@@ -88,6 +101,12 @@ struct bgp_conf {
     size_t n_no_hops;
     struct str *ignored; /* interfaces, with *, whose addresses are not ours to announce */
     size_t n_ignored;
+    struct ip46 local_peering[BGP_N_FAMILIES]; /* what peers in pods talk to; IP_NONE */
+    struct str *local_links; /* host sides of pods that peer; each has that address */
+    size_t n_local_links;
+    struct conf_station *stations;
+    size_t n_stations;
+    struct conf_mrt mrt;
     struct str *problems; /* what was asked for and can't be done, as sentences; sorted */
     size_t n_problems;
 };

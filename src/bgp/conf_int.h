@@ -41,6 +41,7 @@ struct build {
     VEC(struct conf_route) routes;
     VEC(struct conf_kernel_rule) kernel;
     VEC(struct str) problems;
+    VEC(struct str) local_links;
     const struct conf_node *self;     /* NULL: there is no such Node */
     const struct jnode *global, *own; /* specs of BGPConfiguration default, node.NAME */
     uint32_t as;                      /* own */
@@ -78,8 +79,11 @@ struct bgp_filter *conf_import(struct build *b, const struct jnode *filters, enu
                                const char *what);
 struct bgp_filter *conf_export(struct build *b, const struct jnode *filters, enum bgp_family f,
                                bool is_ibgp, const char *what);
-/* conf_peers.c, conf_service.c */
+/* conf_peers.c, conf_service.c, conf_monitor.c */
 void conf_add_peers(struct build *b);
+/* "A", "A:PORT", "[V6]:PORT"; *port 0: not said. False: none of these. */
+bool conf_where(struct str s, struct ip46 *ip, uint16_t *port);
+void conf_read_monitor(struct build *b);
 void conf_add_services(struct build *b);
 /* The CIDRs of a list of {cidr} in BGPConfiguration default. */
 size_t conf_cidrs(struct build *b, const char *list, struct prefix **out);

@@ -46,11 +46,10 @@ static struct str session_name(struct build *b, const char *kind, const struct w
     return arena_printf(b->a, "%s_%s", kind, text);
 }
 
-/* "A", "A:PORT", "[V6]:PORT". */
-static bool parse_where(struct str s, struct where *out) {
-    uint64_t port = 0;
-    *out = (struct where){0};
-    if (ip_parse(s, &out->ip) == 0) {
+bool conf_where(struct str s, struct ip46 *ip, uint16_t *port) {
+    uint64_t number = 0;
+    *port = 0;
+    if (ip_parse(s, ip) == 0) {
         return true;
     }
     ptrdiff_t colon = -1;
@@ -60,15 +59,15 @@ static bool parse_where(struct str s, struct where *out) {
     if (colon < 0) {
         return false;
     }
-    struct str ip = str_sub(s, 0, (size_t)colon);
-    if (ip.n > 2 && ip.p[0] == '[' && ip.p[ip.n - 1] == ']') {
-        ip = str_sub(ip, 1, ip.n - 1);
+    struct str text = str_sub(s, 0, (size_t)colon);
+    if (text.n > 2 && text.p[0] == '[' && text.p[text.n - 1] == ']') {
+        text = str_sub(text, 1, text.n - 1);
     }
-    if (ip_parse(ip, &out->ip) < 0 || str_to_u64(str_sub(s, (size_t)colon + 1, s.n), &port) < 0 ||
-        port == 0 || port > UINT16_MAX) {
+    if (ip_parse(text, ip) < 0 || str_to_u64(str_sub(s, (size_t)colon + 1, s.n), &number) < 0 ||
+        number == 0 || number > UINT16_MAX) {
         return false;
     }
-    out->port = (uint16_t)port;
+    *port = (uint16_t)number;
     return true;
 }
 
@@ -180,6 +179,7 @@ static void set_timers(struct peer_config *c, const struct jnode *spec) {
     }
     c->keepalive_s = (uint16_t)conf_seconds(spec, "keepaliveTime", 65534, 0);
     c->connect_retry_s = (uint16_t)conf_seconds(spec, "connectRetryTime", 65534, 0);
+    c->delay_open_s = (uint16_t)conf_seconds(spec, "delayOpenTime", 65534, 0);
     c->restart_time_s = (uint16_t)conf_seconds(spec, "maxRestartTime", 4095, 0);
     struct str gr = conf_str(spec, "gracefulRestart");
     c->gr = str_is(gr, "Disabled")     ? GR_DISABLED
@@ -301,7 +301,7 @@ static void add_address_peer(struct build *b, const struct object *o, const char
     const struct jnode *spec = conf_get(o->doc, "spec");
     bool is_global = !conf_str(spec, "node").n && !conf_str(spec, "nodeSelector").n;
     struct where w;
-    if (!parse_where(conf_str(spec, "peerIP"), &w)) {
+    if (!conf_where(conf_str(spec, "peerIP"), &w.ip, &w.port)) {
         return; /* the datastore's check says so */
     }
     enum bgp_family f = family_of(&w.ip);
@@ -358,6 +358,9 @@ static void add_workload_peers(struct build *b, const struct object *o, const ch
         if (!str_eq(conf_str(pod, "node"), b->in->node_name) ||
             !conf_matches(b, selector, &e->meta.labels, what)) {
             continue;
+        }
+        if (conf_str(pod, "interfaceName").n) {
+            vec_push(&b->local_links, arena_dup(b->a, conf_str(pod, "interfaceName")));
         }
         jnode_each (it, conf_get(pod, "ipNetworks")) {
             struct prefix net;

@@ -114,6 +114,22 @@ void bgp_conf_print(const struct bgp_conf *c, struct buf *b) {
     for (size_t i = 0; i < c->n_no_hops; i++) {
         buf_printf(b, "kernel leave next hop %s (WireGuard)\n", ip_text(&c->no_hops[i], text));
     }
+    bool has_local = c->local_peering[BGP_V4].family || c->local_peering[BGP_V6].family;
+    for (size_t i = 0; has_local && i < c->n_local_links; i++) {
+        buf_printf(b, "local %.*s", STR_FMT(c->local_links[i]));
+        print_ip(b, "ip", &c->local_peering[BGP_V4]);
+        print_ip(b, "ip6", &c->local_peering[BGP_V6]);
+        buf_putc(b, '\n');
+    }
+    for (size_t i = 0; i < c->n_stations; i++) {
+        const struct conf_station *s = &c->stations[i];
+        buf_printf(b, "bmp %s port=%u statistics=%us\n", ip_text(&s->address, text), s->port,
+                   s->statistics_s);
+    }
+    if (c->mrt.directory.n) {
+        buf_printf(b, "mrt %.*s rotate=%us table=%us keep=%u\n", STR_FMT(c->mrt.directory),
+                   c->mrt.rotate_s, c->mrt.table_s, c->mrt.keep);
+    }
     for (size_t i = 0; i < c->n_problems; i++) {
         buf_printf(b, "problem %.*s\n", STR_FMT(c->problems[i]));
     }

@@ -28,6 +28,8 @@ struct client {
     uint16_t sent_to; /* routes as announced to it; 0: the table */
     enum bgp_family family;
     uint32_t at;
+    bool is_dumping; /* the table is told as MRT */
+    struct mrt_dump dump;
 };
 
 struct bgp_ctl {
@@ -45,6 +47,7 @@ static void client_free(struct client *x) {
             x->c->clients[i] = NULL;
         }
     }
+    mrt_dump_fini(&x->dump);
     loop_poll_free(x->poll);
     loop_timer_free(x->timer);
     fd_close(&x->fd);
@@ -72,6 +75,9 @@ static void walk(struct client *x) {
             speaker_routes(s, x->family, &x->at, PIECE_PREFIXES, on_view, x);
         }
         x->is_walking = x->at != 0;
+    }
+    while (x->is_dumping && x->out.n < 65536 && !x->out.overflow) {
+        x->is_dumping = mrt_dump_some(&x->dump, PIECE_PREFIXES, &x->out);
     }
 }
 
@@ -153,12 +159,16 @@ static void answer(struct client *x, struct str line) {
         ask_routes(x, rest);
     } else if (str_is(what, "explain")) {
         ask_explain(x, rest);
+    } else if (str_is(what, "dump")) {
+        buf_puts(&x->out, "ok\n");
+        bgp_monitor_dump(bgp_proc_monitor(x->c->proc), &x->dump, &x->out);
+        x->is_dumping = true;
     } else if (str_is(what, "reset") || str_is(what, "refresh")) {
         ask_peer(x, rest, str_is(what, "reset"));
     } else {
         fail(x,
-             "found %.*s, allowed are status, routes, explain, metrics, nodestatus, reset and "
-             "refresh",
+             "found %.*s, allowed are status, routes, explain, metrics, nodestatus, dump, "
+             "reset and refresh",
              STR_FMT(what));
     }
 }
@@ -194,7 +204,7 @@ static void on_client(void *arg, unsigned events) {
             loop_timer_start(x->timer, IDLE_MS, 0);
         }
     }
-    if (!x->out.n && !x->is_walking) {
+    if (!x->out.n && !x->is_walking && !x->is_dumping) {
         client_free(x);
     }
 }

@@ -5,8 +5,10 @@
  *   explain PREFIX [PEER]             text
  *   metrics                           Prometheus' text format
  *   nodestatus CLASS[,CLASS…]         JSON: status of a CalicoNodeStatus; CLASS Agent, BGP, Routes
+ *   dump                              the table as MRT records (RFC 6396), behind the first line
  *   reset PEER | refresh PEER         ends the session and begins anew; sends routes again both
- * ways PEER is a session's or a BGPPeer's name, or an address. */
+ *                                     ways
+ * PEER is a session's or a BGPPeer's name, or an address. */
 #pragma once
 
 #include "base/loop.h"

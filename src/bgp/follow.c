@@ -87,11 +87,28 @@ static void changed(struct bgp_follow *f) {
     }
 }
 
+static void tell_status(const struct bgp_follow *f, const struct store_item *it) {
+    struct arena a = {0};
+    struct jnode *doc = NULL;
+    if (it->value.p && json_parse(it->value, &json_limits_default, &a, &doc, NULL) < 0) {
+        doc = NULL;
+    }
+    f->ops.on_status(f->arg, it->key, doc);
+    arena_fini(&a);
+}
+
 static void on_resource(void *arg, const struct store_item *it) {
     struct bgp_follow *f = arg;
     const struct kind *kind;
     struct str ns, name;
-    if (kind_split_key(it->key, &kind, &ns, &name) < 0 || !bgp_conf_uses(kind->id)) {
+    if (kind_split_key(it->key, &kind, &ns, &name) < 0) {
+        return;
+    }
+    if (kind->id == K_CALICO_NODE_STATUS && f->ops.on_status) {
+        tell_status(f, it);
+        return;
+    }
+    if (!bgp_conf_uses(kind->id)) {
         return;
     }
     forget(f, it->key);

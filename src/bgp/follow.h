@@ -10,6 +10,8 @@ struct bgp_follow;
 struct bgp_follow_ops {
     /* Everything is known, or something has changed: build. */
     void (*on_change)(void *arg);
+    /* A CalicoNodeStatus, of any node; doc NULL: it is gone. May be NULL. */
+    void (*on_status)(void *arg, struct str key, const struct jnode *doc);
 };
 
 /* url as store_open takes it. Tries again until the store answers; nothing fails. */

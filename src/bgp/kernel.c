@@ -388,6 +388,7 @@ static void digest(struct bgp_kernel *k) {
     if (k->links_changed || k->routes_changed) {
         kernel_foreign_tell(k);
         if (k->links_changed) {
+            kernel_local_write(k);
             kernel_connected_tell(k);
         }
         if (wants_refresh(k)) {
@@ -529,6 +530,7 @@ static void set_fixed_routes(struct bgp_kernel *k) {
 
 void bgp_kernel_configure(struct bgp_kernel *k, const struct bgp_conf *conf) {
     bool is_first = !k->conf;
+    kernel_local_change(k, conf);
     k->conf = conf;
     if (is_first) {
         kernel_foreign_dirty_all(k);

@@ -158,6 +158,12 @@ struct bgp_kernel {
     struct log_limit limit;
 };
 
+/* kernel_local.c: the address for peers in pods on the host sides of their links; what is to be
+ * written is sent. */
+void kernel_local_write(struct bgp_kernel *k);
+/* Before conf takes the place of k's: an address that is another one now goes. */
+void kernel_local_change(struct bgp_kernel *k, const struct bgp_conf *conf);
+
 /* kernel_foreign.c */
 bool kernel_is_ours(const struct bgp_kernel *k, const struct route *r);
 bool kernel_is_of_interest(const struct route *r);

@@ -60,6 +60,7 @@ static void view(const struct speaker *s, enum bgp_family f, uint32_t node, cons
         .peer = r->peer,
         .source = is_local ? (enum route_source)r->path_id : ROUTE_PEER,
         .path_id = is_local ? 0 : r->path_id,
+        .attr_in = r->attr_in,
         .is_best = r->flags & ROUTE_BEST,
         .is_in_kernel_set = r->flags & ROUTE_IN_SET,
         .is_stale = route_is_stale(s, f, r),

@@ -4,11 +4,13 @@
 #include "base/log.h"
 #include "bgp/ctl.h"
 #include "bgp/follow.h"
+#include "bgp/nodestatus.h"
 #include "bgp/proc.h"
 
 #include <getopt.h>
 #include <limits.h>
 #include <linux/capability.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,6 +27,8 @@ const char bgp_help[] =
     "  --no-kernel       speak only: read no routes from the kernel and write none\n"
     "  --run-dir DIR     where bgp.sock is\n";
 
+enum { MMAP_BYTES = 128 << 10 /* glibc's own first choice, before it adapts */ };
+
 struct options {
     const char *config, *datastore, *node_name, *run_dir;
     bool is_check, no_kernel;
@@ -35,6 +39,7 @@ struct bgp_run {
     struct loop *loop;
     struct bgp_proc *proc;
     struct bgp_follow *follow;
+    struct node_statuses *statuses;
     struct bgp_ctl *ctl;
     int exit_code;
 };
@@ -161,6 +166,11 @@ static void on_change(void *arg) {
     }
 }
 
+static void on_status(void *arg, struct str key, const struct jnode *doc) {
+    struct bgp_run *r = arg;
+    node_statuses_see(r->statuses, key, doc);
+}
+
 static void on_term(void *arg, int signum) {
     struct bgp_run *r = arg;
     LOG_I("bgp", "stopping", "signal=%d", signum);
@@ -182,7 +192,7 @@ static int check(const struct bgp_run *r) {
 
 static int start(struct bgp_run *r, struct err *e) {
     struct bgp_proc_options po = {.is_alone = r->o.config != NULL, .no_kernel = r->o.no_kernel};
-    static const struct bgp_follow_ops follow_ops = {on_change};
+    static const struct bgp_follow_ops follow_ops = {on_change, on_status};
     MG_CLEANUP(buf_fini) struct buf errors = BUF_INIT(65536);
     struct bgp_conf *c = NULL;
     if (r->o.config) {
@@ -206,6 +216,7 @@ static int start(struct bgp_run *r, struct err *e) {
     if (c) {
         rc = bgp_proc_apply(r->proc, c, e);
     } else {
+        r->statuses = node_statuses_new(r->loop, r->proc, r->o.datastore, r->o.node_name);
         r->follow = bgp_follow_new(r->loop, r->o.datastore, r->o.node_name, &follow_ops, r);
     }
     return rc;
@@ -230,6 +241,7 @@ static int run(struct bgp_run *r) {
     }
     bgp_ctl_free(r->ctl);
     bgp_follow_free(r->follow);
+    node_statuses_free(r->statuses);
     bgp_proc_free(r->proc);
     loop_free(r->loop);
     return r->exit_code;
@@ -293,5 +305,7 @@ int bgp_main(int argc, char **argv) {
         return usage("there is no usable node name; give one with --node-name", "");
     }
     (void)signal(SIGPIPE, SIG_IGN);
+    /* Tables that grow are copied: what was the old one goes back to the system, always. */
+    (void)mallopt(M_MMAP_THRESHOLD, MMAP_BYTES);
     return run(&r);
 }

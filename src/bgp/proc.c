@@ -159,12 +159,14 @@ static bool is_wanted(const struct bgp_conf *c, struct str name) {
 static void remove_peers(struct bgp_proc *p, const struct bgp_conf *conf) {
     struct arena a = {0};
     VEC(struct str) gone = {0};
+    VEC(uint16_t) ids = {0};
     for (uint16_t id = 0; (id = speaker_peer_next(p->speaker, id));) {
         struct peer_status st;
         const struct peer_config *c = speaker_peer_config(p->speaker, id);
         if (speaker_peer_status(p->speaker, id, &st) && !st.is_dynamic &&
             !is_wanted(conf, c->name)) {
             vec_push(&gone, arena_dup(&a, c->name));
+            vec_push(&ids, id);
             struct peer_state *state = proc_peer(p, id);
             if (state) {
                 bfd_io_del(p->bfd, state->bfd);
@@ -174,8 +176,10 @@ static void remove_peers(struct bgp_proc *p, const struct bgp_conf *conf) {
     }
     for (size_t i = 0; i < gone.n; i++) {
         (void)speaker_peer_del(p->speaker, gone.p[i], proc_now(p));
+        bgp_monitor_forget(p->monitor, ids.p[i]);
     }
     vec_fini(&gone);
+    vec_fini(&ids);
     arena_fini(&a);
 }
 
@@ -286,6 +290,7 @@ int bgp_proc_apply(struct bgp_proc *p, struct bgp_conf *take_conf, struct err *e
         speaker_configure(p->speaker, &new->speaker, proc_now(p));
     }
     p->conf = new;
+    bgp_monitor_configure(p->monitor, p->speaker, new);
     int r = proc_listen(p, e);
     if (r < 0 && !old) {
         return r; /* p owns the conf */
@@ -330,6 +335,7 @@ int bgp_proc_new(struct loop *l, const struct bgp_proc_options *o, struct bgp_pr
     p->ready_timer = loop_timer_new(l, on_ready_timer, p);
     p->defer = loop_defer_new(l, on_defer, p);
     p->bfd = bfd_io_new(l, proc_bfd_on_state, p);
+    p->monitor = bgp_monitor_new(l);
     if (!o->no_kernel) {
         int r = bgp_kernel_new(l, &kernel_ops, p, o->is_alone, &p->kernel, e);
         if (r < 0) {
@@ -359,6 +365,7 @@ void bgp_proc_free(struct bgp_proc *p) {
     speaker_free(p->speaker);
     bgp_kernel_free(p->kernel);
     bfd_io_free(p->bfd);
+    bgp_monitor_free(p->monitor);
     loop_timer_free(p->timer);
     loop_timer_free(p->listen_timer);
     loop_timer_free(p->ready_timer);
@@ -371,6 +378,9 @@ void bgp_proc_free(struct bgp_proc *p) {
 
 struct speaker *bgp_proc_speaker(const struct bgp_proc *p) {
     return p->speaker;
+}
+struct bgp_monitor *bgp_proc_monitor(const struct bgp_proc *p) {
+    return p->monitor;
 }
 struct bgp_kernel *bgp_proc_kernel(const struct bgp_proc *p) {
     return p->kernel;

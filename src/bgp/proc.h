@@ -6,6 +6,7 @@
 #include "bgp/bfd_io.h"
 #include "bgp/conf.h"
 #include "bgp/kernel.h"
+#include "bgp/monitor.h"
 
 struct bgp_proc;
 
@@ -26,6 +27,7 @@ void bgp_proc_free(struct bgp_proc *p);
 /* For what looks in (ctl.c). NULL before the first configuration. */
 struct speaker *bgp_proc_speaker(const struct bgp_proc *p);
 struct bgp_kernel *bgp_proc_kernel(const struct bgp_proc *p);
+struct bgp_monitor *bgp_proc_monitor(const struct bgp_proc *p);
 const struct bgp_conf *bgp_proc_conf(const struct bgp_proc *p);
 const struct conf_peer *bgp_proc_peer(const struct bgp_proc *p, uint16_t peer); /* NULL: none */
 /* False: no BFD session now. */

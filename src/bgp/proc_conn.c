@@ -218,6 +218,17 @@ static void tell_addrs(struct bgp_proc *p, uint32_t id, int fd, const struct ip4
         st->local = *local;
         st->ifindex = ifindex;
     }
+    if (peer) {
+        union sock_addr far = {0};
+        struct ip46 ip;
+        uint16_t port = 0, remote_port = 0;
+        n = sizeof(far);
+        if (getpeername(fd, &far.sa, &n) == 0) {
+            sock_addr_get(&far, &ip, &remote_port);
+        }
+        sock_addr_get(&a, &ip, &port);
+        bgp_monitor_conn(p->monitor, peer, local, port, remote_port);
+    }
 }
 
 static void on_connected(struct bgp_proc *p, struct link_conn *c) {
@@ -351,6 +362,11 @@ static void on_nexthop(void *user, const struct ip46 *ip, const struct ip46 *lin
     bgp_kernel_watch(p->kernel, ip, link_local, ifindex_of(p, peer), is_watched);
 }
 
+static void on_message(void *user, uint16_t peer, bool is_sent, const uint8_t *m, size_t n) {
+    struct bgp_proc *p = user;
+    bgp_monitor_message(p->monitor, peer, is_sent, m, n);
+}
+
 const struct speaker_ops proc_ops = {
     .connect = on_connect,
     .close = on_close,
@@ -358,6 +374,7 @@ const struct speaker_ops proc_ops = {
     .route = on_route,
     .nexthop = on_nexthop,
     .event = proc_on_event,
+    .message = on_message,
 };
 
 void proc_serve(struct bgp_proc *p) {

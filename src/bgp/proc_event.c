@@ -59,6 +59,7 @@ void proc_on_event(void *user, const struct speaker_event *e) {
     struct bgp_proc *p = user;
     static const char *const FAMILIES[] = {"IPv4", "IPv6"};
     const char *name = log_quote(name_of(p, e->peer));
+    bgp_monitor_event(p->monitor, e);
     switch (e->kind) {
     case EVENT_STATE:
         LOG_D("bgp", "session_state", "peer=%s from=%s to=%s", name, bgp_state_name(e->old),

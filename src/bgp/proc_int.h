@@ -4,6 +4,7 @@
 #include "base/hash.h"
 #include "base/log.h"
 #include "base/vec.h"
+#include "bgp/monitor.h"
 #include "bgp/proc.h"
 #include "bgp/sock.h"
 
@@ -67,6 +68,7 @@ struct bgp_proc {
     struct speaker *speaker;
     struct bgp_kernel *kernel;
     struct bfd_io *bfd;
+    struct bgp_monitor *monitor;
     struct bgp_conf *conf;
     struct loop_timer *timer, *listen_timer, *ready_timer;
     struct loop_defer *defer;

@@ -399,6 +399,23 @@ static void print_peer_metrics(struct bgp_proc *p, struct buf *out) {
     }
 }
 
+static void print_monitor_metrics(struct bgp_proc *p, struct buf *out) {
+    struct monitor_stats ms;
+    bgp_monitor_stats(bgp_proc_monitor(p), &ms);
+    metric(out, "bgp_bmp_stations", "gauge", "BMP stations by state.");
+    buf_printf(out, "bgp_bmp_stations{state=\"up\"} %zu\n", ms.n_connected);
+    buf_printf(out, "bgp_bmp_stations{state=\"down\"} %zu\n", ms.n_stations - ms.n_connected);
+    metric(out, "bgp_bmp_bytes_total", "counter", "Bytes sent to BMP stations.");
+    buf_printf(out, "bgp_bmp_bytes_total %llu\n", (unsigned long long)ms.n_sent_bytes);
+    metric(out, "bgp_bmp_lost_total", "counter",
+           "BMP stations given up because they read too slowly.");
+    buf_printf(out, "bgp_bmp_lost_total %llu\n", (unsigned long long)ms.n_lost);
+    metric(out, "bgp_mrt_records_total", "counter", "MRT records of messages and states.");
+    buf_printf(out, "bgp_mrt_records_total %llu\n", (unsigned long long)ms.n_mrt_records);
+    metric(out, "bgp_mrt_failures_total", "counter", "MRT files that could not be written.");
+    buf_printf(out, "bgp_mrt_failures_total %llu\n", (unsigned long long)ms.n_mrt_failures);
+}
+
 void bgp_report_metrics(struct bgp_proc *p, struct buf *out) {
     struct speaker_stats ss;
     struct kernel_stats ks = {0};
@@ -415,6 +432,7 @@ void bgp_report_metrics(struct bgp_proc *p, struct buf *out) {
     buf_printf(out, "bgp_table_bytes %zu\n", ss.bytes);
     metric(out, "bgp_configuration_problems", "gauge", "Things asked for that can't be done.");
     buf_printf(out, "bgp_configuration_problems %zu\n", bgp_proc_conf(p)->n_problems);
+    print_monitor_metrics(p, out);
     if (!k) {
         return;
     }

@@ -53,7 +53,7 @@ static struct conn *begin(struct peer *p, unsigned place, uint8_t dir, enum conn
     c->state = state;
     c->dir = dir;
     c->id = conn_number(p, place);
-    c->hold_at = c->keepalive_at = c->send_hold_at = INT64_MAX;
+    c->hold_at = c->keepalive_at = c->send_hold_at = c->delay_at = INT64_MAX;
     c->hold_ns = c->keepalive_ns = 0;
     c->local = c->local4 = c->local6 = c->link_local = (struct ip46){0};
     c->is_awake = false;
@@ -179,7 +179,7 @@ static void clear(struct conn *c) {
     c->out_at = c->out_off = c->n_waiting = 0;
     buf_fini(&c->in);
     c->state = CONN_NONE;
-    c->hold_at = c->keepalive_at = c->send_hold_at = INT64_MAX;
+    c->hold_at = c->keepalive_at = c->send_hold_at = c->delay_at = INT64_MAX;
 }
 
 static void note_fail(struct speaker *s, struct peer *p, const struct bgp_fail *f, bool is_sent) {
@@ -353,10 +353,15 @@ void peer_stop(struct speaker *s, struct peer *p, const struct bgp_fail *f) {
     peer_update_state(s, p);
 }
 
-void peer_update_state(struct speaker *s, struct peer *p) {
+static enum bgp_state state_of(const struct conn *c) {
     static const enum bgp_state OF[] = {BGP_IDLE, BGP_CONNECT, BGP_OPEN_SENT, BGP_OPEN_CONFIRM,
                                         BGP_ESTABLISHED};
-    enum bgp_state a = OF[p->conn[0].state], b = OF[p->conn[1].state];
+    bool is_delayed = c->state == CONN_OPEN_SENT && c->delay_at != INT64_MAX;
+    return !is_delayed ? OF[c->state] : c->dir == OUTGOING ? BGP_CONNECT : BGP_ACTIVE;
+}
+
+void peer_update_state(struct speaker *s, struct peer *p) {
+    enum bgp_state a = state_of(&p->conn[0]), b = state_of(&p->conn[1]);
     enum bgp_state state = a > b ? a : b;
     if (state == BGP_IDLE && p->is_started && p->idle_until == INT64_MAX) {
         state = BGP_ACTIVE;
@@ -386,6 +391,17 @@ static void open_sent(struct speaker *s, struct peer *p, struct conn *c, const s
     } else {
         c->local6 = *local;
     }
+    if (p->cfg.delay_open_s) {
+        c->delay_at = s->now + p->cfg.delay_open_s * S_NS;
+        note_timer(s, c->delay_at);
+        peer_update_state(s, p);
+        return;
+    }
+    conn_open(s, p, c);
+}
+
+void conn_open(struct speaker *s, struct peer *p, struct conn *c) {
+    c->delay_at = INT64_MAX;
     c->hold_at = s->now + OPEN_HOLD;
     note_timer(s, c->hold_at);
     conn_send_open(s, p, c);
@@ -566,6 +582,9 @@ void speaker_input(struct speaker *s, uint32_t conn, const void *bytes, size_t n
 
 static void conn_timers(struct speaker *s, struct peer *p, struct conn *c) {
     struct bgp_fail f;
+    if (c->state == CONN_OPEN_SENT && s->now >= c->delay_at) {
+        conn_open(s, p, c);
+    }
     if (c->state > CONN_CONNECTING && s->now >= c->hold_at) {
         (void)bgp_fail_set(&f, BGP_E_HOLD, 0, NULL, 0);
         conn_fail(s, p, c, &f);
@@ -608,6 +627,7 @@ int64_t session_next(const struct peer *p) {
             t = c->hold_at < t ? c->hold_at : t;
             t = c->keepalive_at < t ? c->keepalive_at : t;
             t = c->send_hold_at < t ? c->send_hold_at : t;
+            t = c->delay_at < t ? c->delay_at : t;
         }
     }
     return t;

@@ -303,8 +303,10 @@ static void on_refresh(struct speaker *s, struct peer *p, struct conn *c, const 
 
 static void unexpected(struct speaker *s, struct peer *p, struct conn *c, uint8_t type) {
     struct bgp_fail f;
-    (void)bgp_fail_set(&f, BGP_E_FSM, (uint8_t)(c->state - CONN_OPEN_SENT + BGP_E_FSM_OPEN_SENT),
-                       &type, 1);
+    /* RFC 6608 has no subcode of Connect and Active, in which a delayed OPEN is. */
+    unsigned subcode =
+        c->delay_at != INT64_MAX ? 0 : (unsigned)c->state - CONN_OPEN_SENT + BGP_E_FSM_OPEN_SENT;
+    (void)bgp_fail_set(&f, BGP_E_FSM, (uint8_t)subcode, &type, 1);
     conn_fail(s, p, c, &f);
 }
 
@@ -358,6 +360,9 @@ void conn_message(struct speaker *s, struct peer *p, struct conn *c, const uint8
     }
     switch (type) {
     case BGP_OPEN:
+        if (c->delay_at != INT64_MAX) {
+            conn_open(s, p, c); /* event 20: now it is ours that is missing */
+        }
         on_open(s, p, c, m, n);
         break;
     case BGP_UPDATE:

@@ -78,6 +78,7 @@ struct peer_config {
     uint16_t keepalive_s;            /* 0: a third of the negotiated hold time */
     uint16_t connect_retry_s;        /* 0: 5 (Calico's), with jitter */
     uint16_t connect_delay_s;        /* before the first try; 0: at once */
+    uint16_t delay_open_s;           /* DelayOpen: after TCP is up, the peer's OPEN is waited for */
     uint16_t idle_min_s, idle_max_s; /* pause after an error, doubled each time; 0: 5, 60 */
     bool is_rr_client;               /* RFC 4456 */
     bool is_rs_client;   /* RFC 7947: AS path, next hop and MED are passed on untouched */
@@ -304,6 +305,7 @@ struct route_view {
     uint16_t peer; /* 0: local */
     enum route_source source;
     uint32_t path_id;
+    uint32_t attr_in; /* attributes before import policy, in speaker_attrs; 0: not looked at */
     bool is_best, is_in_kernel_set, is_stale, is_llgr_stale, is_rejected, is_unreachable;
     struct attr_src attrs; /* after import policy */
 };

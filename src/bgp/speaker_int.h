@@ -55,6 +55,7 @@ struct conn {
     struct bgp_open open;   /* the peer's */
     struct ip46 local, local4, local6, link_local;
     int64_t hold_at, keepalive_at, send_hold_at; /* INT64_MAX: off */
+    int64_t delay_at; /* DelayOpenTimer: our OPEN is not yet sent; INT64_MAX: it is */
     int64_t hold_ns, keepalive_ns;
 };
 
@@ -236,6 +237,9 @@ void peer_update_state(struct speaker *s, struct peer *p);
 void session_timers(struct speaker *s, struct peer *p);
 int64_t session_next(const struct peer *p);
 void idle_for(struct speaker *s, struct peer *p, int64_t ns);
+
+/* Our OPEN goes out, and its answer is waited for. */
+void conn_open(struct speaker *s, struct peer *p, struct conn *c);
 
 /* session_msg.c */
 void conn_send_open(struct speaker *s, struct peer *p, struct conn *c);

@@ -1,4 +1,5 @@
-/* bgp: the speaker itself, and what it says: status, routes, explain, metrics, reset, refresh. */
+/* bgp: the speaker itself, and what it says: status, routes, explain, metrics, dump, reset,
+ * refresh. */
 #include "cli/cli.h"
 
 #include "base/fd.h"
@@ -335,6 +336,44 @@ static int plain(const char *what, const char *arg, const char *more) {
     return finish(ask(str_n(question, (size_t)n), print_line, NULL, &e), &e);
 }
 
+/* The table as MRT records to a file or the output. */
+static int dump(const char *path) {
+    MG_CLEANUP(fd_close) int fd = -1;
+    struct err e;
+    char data[65536];
+    size_t n_data = 0, skip = 0;
+    if (dial(&fd, &e) < 0) {
+        return cli_error("%s", e.msg);
+    }
+    if (send(fd, "dump\n", 5, MSG_NOSIGNAL) != 5) {
+        return cli_error("asking the BGP speaker: %s", err_name(-errno));
+    }
+    /* The first line says whether there is more. */
+    while (!skip) {
+        ssize_t n = recv(fd, data + n_data, sizeof(data) - n_data, 0);
+        n_data += n > 0 ? (size_t)n : 0;
+        const char *end = memchr(data, '\n', n_data);
+        skip = end ? (size_t)(end - data) + 1 : 0;
+        if (!end && n <= 0) {
+            return cli_error("the BGP speaker gave no answer");
+        }
+    }
+    if (skip != 3 || memcmp(data, "ok", 2) != 0) {
+        return cli_error("%.*s", (int)skip - 1, data);
+    }
+    FILE *f = path ? fopen(path, "we") : stdout;
+    if (!f) {
+        return cli_error("writing %s: %s", path, err_name(-errno));
+    }
+    (void)fwrite(data + skip, 1, n_data - skip, f);
+    for (ssize_t n; (n = recv(fd, data, sizeof(data), 0)) > 0;) {
+        (void)fwrite(data, 1, (size_t)n, f);
+    }
+    bool is_bad = ferror(f) != 0;
+    is_bad = (path ? fclose(f) : fflush(f)) != 0 || is_bad;
+    return is_bad ? cli_error("writing %s: %s", path ? path : "the output", err_name(-errno)) : 0;
+}
+
 int cmd_bgp(int argc, char **argv) {
     enum { O_SENT = 256 };
     static const struct option longs[] = {
@@ -382,14 +421,20 @@ int cmd_bgp(int argc, char **argv) {
     if (strcmp(what, "routes") == 0) {
         return routes(&o, family, sent);
     }
+    if (strcmp(what, "dump") == 0) {
+        if (!arg && isatty(STDOUT_FILENO)) {
+            return cli_usage("bgp", "dump: the records are no text: give a file");
+        }
+        return dump(arg);
+    }
     if (strcmp(what, "metrics") == 0) {
         return plain("metrics", NULL, NULL);
     }
     bool is_peer = strcmp(what, "reset") == 0 || strcmp(what, "refresh") == 0;
     if (!is_peer && strcmp(what, "explain") != 0) {
         return cli_usage("bgp",
-                         "found \"%s\", allowed are status, routes, explain, metrics, reset, "
-                         "refresh, or --config FILE",
+                         "found \"%s\", allowed are status, routes, explain, metrics, dump, "
+                         "reset, refresh, or --config FILE",
                          what);
     }
     if (!arg) {

@@ -60,6 +60,10 @@ MG_NODISCARD int cli_delete(struct store *s, const struct kind *k, struct str ns
  * none. 0 or ERR_INVALID. */
 MG_NODISCARD int cli_check(struct jnode *doc, const char *file, struct str ns, struct arena *a,
                            struct object *out);
+/* The same of a changed object: what was wrong with it before (a field of a newer Calico, say) is
+ * no fault of the change and stays. */
+MG_NODISCARD int cli_check_change(const struct jnode *was, struct jnode *doc, const char *name,
+                                  struct str ns, struct arena *a, struct object *out);
 /* A kind by what the user typed; NULL after an error message. */
 const struct kind *cli_kind(const char *word);
 
@@ -116,6 +120,8 @@ int cmd_ipam(int argc, char **argv);
 int cmd_bgp(int argc, char **argv);
 int cmd_datastore(int argc, char **argv);
 int cmd_convert(int argc, char **argv);
+int cmd_install(int argc, char **argv);
+int cmd_uninstall(int argc, char **argv);
 int cmd_selector(int argc, char **argv);
 int cmd_version(int argc, char **argv);
 int cmd_completion(int argc, char **argv);

@@ -232,6 +232,37 @@ static void label_namespace(struct jnode *doc, struct str name, struct arena *a)
     jnode_set(a, labels, STR("kubernetes.io/metadata.name"), jnode_new_str(a, name));
 }
 
+static bool has_error(const struct model_errors *errs, const struct model_error *x) {
+    for (size_t i = 0; i < errs->n; i++) {
+        if (str_eq(errs->p[i].path, x->path) && str_eq(errs->p[i].message, x->message)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+int cli_check_change(const struct jnode *was, struct jnode *doc, const char *name, struct str ns,
+                     struct arena *a, struct object *out) {
+    struct model_errors errs = {.a = a}, old = {.a = a};
+    *out = (struct object){.doc = doc};
+    int r = object_read(doc, MODEL_APPLY, ns, a, out, &errs);
+    if (r == 0) {
+        return 0;
+    }
+    struct object before = {.doc = NULL};
+    (void)!object_read(jnode_copy(a, was), MODEL_APPLY, ns, a, &before, &old);
+    bool is_old = errs.n_dropped == 0;
+    for (size_t i = 0; is_old && i < errs.n; i++) {
+        is_old = has_error(&old, &errs.p[i]);
+    }
+    if (!is_old) {
+        return cli_check(doc, name, ns, a, out);
+    }
+    errs.n = 0;
+    (void)!object_read(doc, MODEL_STORE, ns, a, out, &errs);
+    return out->kind ? 0 : r;
+}
+
 int cli_check(struct jnode *doc, const char *file, struct str ns, struct arena *a,
               struct object *out) {
     struct model_errors errs = {.a = a};

@@ -129,6 +129,9 @@ static bool take(struct getting *g, const struct store_item *it, struct cli_item
         if (!labels_match(g, doc)) {
             return false;
         }
+        /* A policy of Calico's early versions stands under another name than its own. */
+        struct str own = jnode_str(jnode_getc(m, "name"));
+        name = own.n ? own : name;
     }
     *out = (struct cli_item){k, doc, ns, name};
     return true;

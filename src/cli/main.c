@@ -104,10 +104,33 @@ const struct cli_command cli_commands[] = {
      "examples:\n  margay pod add demo/web --label app=web\n"
      "  margay pod exec demo/web -- ip address\n  margay pod del demo/web\n",
      cmd_pod},
-    {"ipam", "show|check", "addresses: how many are in use, and whether the books agree",
-     "  show              per pool; --show-blocks: per block, too\n"
-     "  check             exit code 1 when blocks, handles and affinities disagree\n"
-     "  -o json|yaml|jsonpath=…\n\nexample: margay ipam show --show-blocks\n",
+    {"ipam", "show|check|repair|release|configure|split",
+     "addresses: who has which, whether the books agree, and mending them",
+     "  show              per pool; exit code 1 when --ip is not assigned\n"
+     "    --show-blocks   per block, too\n"
+     "    --ip=ADDRESS    who has it\n"
+     "    --show-borrowed addresses that a node has out of another's block\n"
+     "    --show-configuration   the settings\n"
+     "    -o json|yaml|jsonpath=…\n"
+     "  check             blocks, handles and affinities against each other, and addresses\n"
+     "                    against who uses them: leaked (allocated, and nobody has it), foreign\n"
+     "                    (used, and not allocated), double (two have it). Exit code 1: some are\n"
+     "    --show-all-ips, --show-problem-ips   -o FILE  a report as JSON\n"
+     "  repair            mends what check finds, if it finds it twice, two seconds apart;\n"
+     "                    no address in use changes. Exit code 1: something is left\n"
+     "    --dry-run       says what it would do\n"
+     "  release --ip=ADDRESS            give one back, whoever has it\n"
+     "  release --from-report=FILE      the leaked ones of a report, as far as they have not\n"
+     "                    changed; the datastore must be locked, or --force\n"
+     "  configure         --strictaffinity=true|false  --max-blocks-per-host=N\n"
+     "                    --auto-allocate-blocks=true|false  --ip-cooldown-seconds=0…1200\n"
+     "                    --kubevirt-ip-persistence=Enabled|Disabled\n"
+     "  split N --cidr=CIDR|--name=POOL   one pool into N (2, 4, 8 …), named split-POOL-0 …;\n"
+     "                    addresses stay; the datastore must be locked, or --force\n\n"
+     "examples:\n  margay ipam show --show-blocks\n  margay ipam check -o report.json\n"
+     "  margay ipam repair --dry-run\n"
+     "  margay datastore lock && margay ipam split 4 --name=default-ipv4-ippool &&\n"
+     "    margay datastore unlock\n",
      cmd_ipam},
     {"bgp", "--config FILE | status|routes|explain PREFIX|…", "the BGP speaker, and what it knows",
      "  --config FILE     run alone, configured by projectcalico.org/v3 BGPConfiguration,\n"
@@ -124,6 +147,7 @@ const struct cli_command cli_commands[] = {
      "  explain PREFIX    each path and why it lost; to whom it is announced, and which rule\n"
      "                    decides; --peer PEER\n"
      "  metrics           Prometheus' text\n"
+     "  dump [FILE]       the table as MRT records (RFC 6396)\n"
      "  reset PEER        end the session and begin anew\n"
      "  refresh PEER      ask for its routes again, and send ours again\n"
      "  -o json|yaml|jsonpath=…\n\n"
@@ -183,6 +207,48 @@ const struct cli_command cli_commands[] = {
      "  margay policy matrix -f manifests/ --port tcp/5432\n"
      "  margay policy show prod/web --counters\n",
      cmd_policy},
+    {"install", "[--takeover] [--watch]", "write what a container runtime needs to call Margay",
+     "Copies margay-cni and margay-ipam, writes margay-kubeconfig (in a pod, from its service\n"
+     "account), waits for the agent, and writes 10-margay.conflist. Each file appears whole or "
+     "not\n"
+     "at all; what is right already stays. The folders are those of kubeadm and k0s\n"
+     "(/etc/cni/net.d, /opt/cni/bin), k3s or microk8s, whichever the host has.\n\n"
+     "  --takeover        set aside another CNI's file that comes before ours; without it such a\n"
+     "                    file is an error. Ours is there before the other one goes\n"
+     "  --watch           stay: write the kubeconfig again when the token changes, and what\n"
+     "                    is lost\n"
+     "  --wait SECONDS    for the agent (default 60; 0: do not wait)\n"
+     "  --port-mappings own|chained\n"
+     "                    host ports by Margay itself, or by the plugin portmap (default: chained\n"
+     "                    where there is a portmap)\n"
+     "  --network-config FILE\n"
+     "                    a conflist instead of ours; __CNI_MTU__, __KUBECONFIG_FILEPATH__ and\n"
+     "                    Calico's other words are filled in (CNI_NETWORK_CONFIG_FILE,\n"
+     "                    CNI_NETWORK_CONFIG)\n"
+     "  --cni-net-dir DIR, --cni-bin-dir DIR\n"
+     "                    instead of what is found (CNI_NET_DIR, CNI_BIN_DIR)\n"
+     "  --root DIR        where the host's file system is, in a container\n"
+     "  --from DIR        where the programs are (default: beside this one, /usr/lib/margay)\n"
+     "  --token-dir DIR   of the service account\n"
+     "  --dry-run         only say what would be done\n\n"
+     "CNI_CONF_NAME, KUBECONFIG_FILE_NAME, CNI_MTU, LOG_LEVEL and SKIP_TLS_VERIFY mean what they\n"
+     "mean to Calico's install-cni.\n\n"
+     "examples:\n  margay install --dry-run\n  margay install --takeover --root /host --watch\n",
+     cmd_install},
+    {"uninstall", "[--dry-run]", "take away all that install and the agent have left",
+     "Another CNI's files that install had set aside are put back, then go ours, pods' interfaces\n"
+     "and tunnel devices, routes and rules of protocol 80, the table inet margay, the state "
+     "folder.\n"
+     "Settings of the kernel that the agent has changed are set back. The agent must be "
+     "stopped.\n\n"
+     "  --force           also while pods still have their network from here\n"
+     "  --keep-state      leave the state folder (with the embedded store)\n"
+     "  --cni-net-dir DIR, --cni-bin-dir DIR, --root DIR\n"
+     "                    as with install\n"
+     "  --dry-run         only say what would be done\n\n"
+     "FELIX_INTERFACEPREFIX names pods' interfaces, if it is not cali.\n\n"
+     "example: margay uninstall --dry-run\n",
+     cmd_uninstall},
     {"selector", "parse|match SELECTOR [LABELS]", "try Calico's selector language",
      "  parse SELECTOR             the canonical form, or the error and where it is\n"
      "  match SELECTOR k=v,k2=v2   exit code 0: matches, 1: does not\n\n"

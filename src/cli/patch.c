@@ -32,7 +32,7 @@ static int change_one(struct change *c, struct store *s, const char *name) {
             r = c->apply(c, &doc, &a, &is_same, &e);
         }
         struct object o;
-        if (r == 0 && cli_check(doc, name, c->ns, &a, &o) < 0) {
+        if (r == 0 && cli_check_change(old.doc, doc, name, c->ns, &a, &o) < 0) {
             arena_fini(&a);
             return 1;
         }

@@ -1,6 +1,6 @@
 /* Connections of margay-cni: frames in and out, one request each, and which request may begin when.
  * What a request does is in server_add.c, server_del.c, server_check.c, server_ipam.c. */
-#include "cni/server_int.h"
+#include "cni/server_extra.h"
 #include "netlink/conntrack.h"
 
 #include <stdio.h>
@@ -568,6 +568,7 @@ struct cni_server *cni_server_new(struct loop *l, struct store *st, struct store
     s->ipam = ipam;
     s->ops = ops;
     s->arg = arg;
+    s->extra_dir = -1;
     s->links = settings->links;
     s->may_ask_kube = settings->may_ask_kube;
     s->node = arena_dup(&s->arena, settings->node_name);
@@ -583,6 +584,9 @@ struct cni_server *cni_server_new(struct loop *l, struct store *st, struct store
     int r = nl_open(NL_NETNS_OWN, NETLINK_ROUTE, &s->nl, e);
     for (size_t i = 0; r == 0 && i < CNI_REMOVERS; i++) {
         r = nl_open(NL_NETNS_OWN, NETLINK_ROUTE, &s->removers[i].nl, e);
+    }
+    if (r == 0) {
+        r = cni_extras_load(s, settings->state_dir, e);
     }
     if (r < 0 || (store_is_quick(st) && cni_attachments_load(s, e) < 0)) {
         cni_server_free(s);
@@ -601,6 +605,7 @@ void cni_server_free(struct cni_server *s) {
         free_request(s->requests);
     }
     cni_attachments_free(s);
+    cni_extras_free(s);
     cni_pools_forget(s);
     loop_timer_free(s->batch_timer);
     nl_close(s->nl);

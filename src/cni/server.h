@@ -10,6 +10,7 @@
 #include "store/worker.h"
 
 struct cni_server;
+struct dataplane_nat;
 struct ipam;
 
 enum { CNI_SERVER_MAX_REQUESTS = 200 };
@@ -18,6 +19,8 @@ struct cni_server_settings {
     struct str node_name;
     struct str iface_prefix; /* of pods' host sides; empty: "cali" */
     struct links *links;     /* not owned */
+    /* Has a folder "attachments" of the server's; NULL: host ports and rates end with it. */
+    const char *state_dir;
     /* The store holds Calico's objects alone (etcd): Pods are asked of the API server of the
      * network configuration's kubernetes.kubeconfig, if there is one. */
     bool may_ask_kube;
@@ -29,6 +32,8 @@ struct cni_server_ops {
      * cni_server_free. */
     void (*when_enforced)(void *arg, struct str key, uint64_t revision, int64_t timeout_ms,
                           void (*cb)(void *cb_arg, int code), void *cb_arg);
+    /* Host ports that lead to owner, in place of what did: dataplane_set_nat, and written. */
+    void (*set_nat)(void *arg, struct str owner, const struct dataplane_nat *v, size_t n);
 };
 
 /* Reads this node's WorkloadEndpoints once, if the store answers at once; else the caller tells of
@@ -63,6 +68,10 @@ void cni_server_set_mtu(struct cni_server *s, uint32_t mtu);
  * removes their files when they are done. To be called at start and now and then. Returns how many
  * it began, or -errno. */
 int cni_server_spool(struct cni_server *s, const char *dir);
+
+/* Looks after host ports and rates: those whose attachment has gone, and what somebody removed. To
+ * be called when the store's endpoints are all known, and now and then. */
+void cni_server_tend(struct cni_server *s);
 
 struct cni_server_stats {
     size_t n_requests;    /* open now */

@@ -1,7 +1,7 @@
 /* ADD: identify the pod, give it addresses, record its endpoint, wait until its policy is in the
  * kernel, make its interfaces, answer. Any failure takes back what was done, in the reverse order.
  * An answer without policy is never given. */
-#include "cni/server_int.h"
+#include "cni/server_extra.h"
 #include "netlink/netns.h"
 
 #include <sys/random.h>
@@ -58,6 +58,7 @@ static void on_removed(void *arg, struct cni_removal *m MG_UNUSED) {
 
 /* r->fail says why. */
 static void undo(struct cni_request *r) {
+    cni_extra_drop(r->s, r->strings[WIRE_CONTAINERID], r->strings[WIRE_IFNAME]);
     if (!r->has_ipam && !r->has_endpoint && !r->has_link) {
         undo_delegated(r);
         return;
@@ -96,6 +97,16 @@ static void on_old_link_gone(void *arg, struct cni_removal *m) {
     make(r);
 }
 
+static int shape(struct cni_request *r) {
+    const struct cni_extra *x =
+        cni_extra_find(r->s, r->strings[WIRE_CONTAINERID], r->strings[WIRE_IFNAME]);
+    struct err e = {0};
+    if (x && cni_shape_apply(r->s, x, &e) < 0) {
+        return fail_err(r, CNI_CODE_TRY_LATER, "limiting the pod's bandwidth", &e);
+    }
+    return 0;
+}
+
 static void make(struct cni_request *r) {
     int index = 0;
     if (r->is_gone) {
@@ -119,7 +130,7 @@ static void make(struct cni_request *r) {
         (void)cni_fail(&r->fail, CNI_CODE_TRY_LATER, "remove it: ip link del NAME",
                        "interface %.*s is there already and is not a pod's", STR_FMT(r->pod.iface));
     }
-    if (k < 0) {
+    if (k < 0 || shape(r) < 0) {
         undo(r);
         return;
     }
@@ -158,6 +169,9 @@ static int record_all(struct cni_request *r, struct err *e) {
             return -1;
         }
     }
+    if (cni_floating_read(r) < 0) {
+        return -1;
+    }
     if (!r->pod.has_pod_object) {
         k = cni_ensure_profile(s, r->conf.name, &r->arena, e);
     }
@@ -191,7 +205,7 @@ static void record(struct cni_request *r) {
 }
 
 static void recorded(struct cni_request *r) {
-    if (r->step_code < 0) {
+    if (r->step_code < 0 || cni_extra_add(r) < 0) {
         undo(r);
         return;
     }

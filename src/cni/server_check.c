@@ -224,7 +224,10 @@ void cni_gc(struct cni_request *r) {
 
 static void work_status(struct cni_request *r) {
     struct err e = {0};
-    if (r->conf.is_own_ipam && cni_ipam_ready(r->s, &e) < 0) {
+    if (cni_check_ready(r) < 0) {
+        r->fail.code = CNI_CODE_NOT_AVAILABLE; /* an ADD would only be told to come again */
+        r->step_code = -1;
+    } else if (r->conf.is_own_ipam && cni_ipam_ready(r->s, &e) < 0) {
         r->step_code =
             cni_fail(&r->fail, CNI_CODE_NOT_AVAILABLE, "margay get ippools lists the pools",
                      "no address could be given: %.900s", e.msg);

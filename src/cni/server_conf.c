@@ -227,6 +227,7 @@ int cni_conf_read(struct str text, struct arena *a, struct cni_conf *out, struct
         read_int(c.doc, "num_queues", 64, &queues, f) < 0 ||
         read_int(c.doc, "policy_setup_timeout_seconds", POLICY_TIMEOUT_S_MAX, &timeout, f) < 0 ||
         read_bool(settings, "allow_ip_forwarding", &c.allow_ip_forwarding, f) < 0 ||
+        read_bool(features, "floating_ips", &c.allow_floating_ips, f) < 0 ||
         read_bool(features, "ip_addrs_no_ipam", &c.allow_ips_without_ipam, f) < 0 ||
         read_labels(jnode_getc(c.doc, "labels"), a, &c.labels, f) < 0 || read_ipam(&c, a, f) < 0 ||
         cni_ips_read(jnode_path(c.doc, "runtimeConfig.ips"), "runtimeConfig.ips", c.ips, &c.n_ips,
@@ -256,6 +257,15 @@ int cni_conf_read(struct str text, struct arena *a, struct cni_conf *out, struct
     }
     c.dns = jnode_path(c.doc, "runtimeConfig.dns");
     c.dns = c.dns ? c.dns : jnode_getc(c.doc, "dns");
+    c.port_mappings = jnode_path(c.doc, "runtimeConfig.portMappings");
+    c.bandwidth = jnode_path(c.doc, "runtimeConfig.bandwidth");
+    if (c.port_mappings && c.port_mappings->type == J_NULL) {
+        c.port_mappings = NULL;
+    }
+    if (c.port_mappings &&
+        (c.port_mappings->type != J_LIST || c.port_mappings->n > CNI_MAX_PORTS)) {
+        return bad(f, "runtimeConfig.portMappings", "a list of at most 256 mappings");
+    }
     c.valid_attachments = jnode_getc(c.doc, "cni.dev/valid-attachments");
     *out = c;
     return 0;

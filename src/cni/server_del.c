@@ -3,7 +3,7 @@
  * group as for one: removals that come together go in one batch, to a worker. Then the batch's
  * endpoints and addresses leave the store in one transaction: an address is given to nobody else
  * before its old interface has gone. */
-#include "cni/server_int.h"
+#include "cni/server_extra.h"
 #include "netlink/conntrack.h"
 
 #include <net/if.h>
@@ -265,6 +265,7 @@ static void forgotten(void *arg, int code) {
         struct cni_removal *m = b->items.p[i];
         if (m->code == 0 && !m->link_only) {
             cni_attachment_drop(s, m->container, m->ifname);
+            cni_extra_drop(s, m->container, m->ifname);
         }
     }
     for (size_t i = 0; i < b->items.n; i++) {

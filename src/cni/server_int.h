@@ -28,7 +28,7 @@ enum cni_code {
     CNI_CODE_DIFFERENT = 100, /* CHECK found something else than ADD made */
 };
 
-enum { CNI_MAX_IPS = 16, CNI_MAX_POOLS = 32, CNI_MAX_LABELS = 64 };
+enum { CNI_MAX_PORTS = 256, CNI_MAX_IPS = 16, CNI_MAX_POOLS = 32, CNI_MAX_LABELS = 64 };
 
 /* Why a request fails: one CNI error. */
 struct cni_fail {
@@ -54,10 +54,12 @@ struct cni_conf {
     size_t n_ips;
     uint32_t mtu, n_queues;
     bool allow_ip_forwarding;
+    bool allow_floating_ips;     /* feature_control.floating_ips */
     bool allow_ips_without_ipam; /* feature_control.ip_addrs_no_ipam */
     int64_t policy_timeout_ms;
     struct str_map labels;
     struct jnode *prev_result, *dns, *valid_attachments;
+    struct jnode *port_mappings, *bandwidth; /* runtimeConfig's; NULL: none */
 };
 enum { CNI_V_0_1, CNI_V_0_2, CNI_V_0_3_0, CNI_V_0_3_1, CNI_V_0_4, CNI_V_1_0, CNI_V_1_1 };
 extern const char *const cni_versions[7];
@@ -90,6 +92,8 @@ struct cni_pod {
     struct str iface;                           /* host side */
     struct str handle;                          /* of its addresses */
     uint8_t mac[6];
+    struct ip46 floating[CNI_MAX_IPS];
+    size_t n_floating;
 };
 
 /* What is made of a request once it is whole. */
@@ -238,6 +242,8 @@ struct cni_server {
     bool is_batch_timed, is_gathering;
     uint32_t n_batches;
     struct cni_remover removers[CNI_REMOVERS];
+    struct cni_extra *extras; /* of server_extra.c */
+    int extra_dir;
     struct cni_pools *pools; /* of server_ipam_blocks.c; NULL: not read. In steps only */
     atomic_bool are_pools_stale;
 };
@@ -299,6 +305,12 @@ MG_NODISCARD int cni_annotation_list(struct cni_request *r, const char *key, str
 /* The same of 1 to max texts. */
 MG_NODISCARD int cni_annotation_texts(struct cni_request *r, const char *key, struct str text,
                                       size_t max, struct str_list *out);
+
+/* ---- server_floating.c ---- */
+/* In a step, when addresses are known. */
+MG_NODISCARD int cni_floating_read(struct cni_request *r);
+/* As a member of the endpoint's spec. */
+void cni_floating_put(const struct cni_request *r, struct buf *b);
 
 /* ---- server_attach.c ---- */
 /* From the store; not in a step. */

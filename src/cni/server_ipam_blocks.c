@@ -4,6 +4,7 @@
  * from the store once and again when one of them has changed. */
 #include "cni/server_ipam.h"
 
+#include "base/clock.h"
 #include "cni/server_int.h"
 #include "ipam/ipam.h"
 #include "model/pool.h"
@@ -20,16 +21,21 @@ struct cni_pools {
     struct arena arena;
     VEC(struct pool) pools; /* by name */
     VEC(struct prefix) reserved;
+    VEC(struct ipam_pool) refusing; /* by nodeSelector, this node */
     struct str_map node_labels;
-    bool is_strict, no_new_blocks;
-    unsigned max_blocks;
+    struct ipam_settings settings;
+    int64_t read_ns;
 };
+
+/* The settings may be written as an item of address management, which nobody follows. */
+enum { KNOWN_S = 10 };
 
 void cni_pools_forget(struct cni_server *s) {
     if (s->pools) {
         arena_fini(&s->pools->arena);
         vec_fini(&s->pools->pools);
         vec_fini(&s->pools->reserved);
+        vec_fini(&s->pools->refusing);
         free(s->pools);
         s->pools = NULL;
     }
@@ -82,13 +88,6 @@ static int take_item(void *arg, const struct store_item *it) {
         for (size_t i = 0; i < r->reserved_cidrs.n; i++) {
             vec_push(&c->reserved, r->reserved_cidrs.p[i]);
         }
-    } else if (o.kind->id == K_IPAM_CONFIGURATION) {
-        const struct ipam_configuration_spec *f = o.spec;
-        c->is_strict = f->strict_affinity;
-        c->no_new_blocks = !f->auto_allocate_blocks;
-        c->max_blocks = f->max_blocks_per_host > 0 && f->max_blocks_per_host < 100000
-                            ? (unsigned)f->max_blocks_per_host
-                            : 0;
     }
     return 0;
 }
@@ -98,35 +97,6 @@ static int list_kind(struct cni_server *s, enum kind_id id, struct cni_pools *c,
     uint64_t revision;
     return store_list(s->store, (struct store_key){STR(STORE_SPACE_RESOURCES), prefix}, &revision,
                       take_item, c, e);
-}
-
-/* Pools and settings, read if they aren't known. */
-static int know(struct cni_server *s, struct err *e) {
-    static const enum kind_id kinds[] = {K_IP_POOL, K_IP_RESERVATION, K_IPAM_CONFIGURATION};
-    struct object node = {0};
-    if (atomic_exchange(&s->are_pools_stale, false)) {
-        cni_pools_forget(s);
-    }
-    if (s->pools) {
-        return 0;
-    }
-    s->pools = calloc(1, sizeof(*s->pools));
-    mg_assert(s->pools != NULL);
-    struct cni_pools *c = s->pools;
-    int r = 0;
-    for (size_t i = 0; r == 0 && i < ARRAY_LEN(kinds); i++) {
-        r = list_kind(s, kinds[i], c, e);
-    }
-    if (r < 0) {
-        cni_pools_forget(s);
-        return r;
-    }
-    /* Calico's Node, else Kubernetes'. */
-    if (cni_read_object(s, K_NODE, STR_NULL, s->node, &c->arena, &node, NULL) == 0 ||
-        cni_read_object(s, K_NODE_K8S, STR_NULL, s->node, &c->arena, &node, NULL) == 0) {
-        c->node_labels = node.meta.labels;
-    }
-    return 0;
 }
 
 /* Selectors that can't be read match nothing. */
@@ -148,19 +118,61 @@ static bool matches(struct str text, const struct str_map *labels, struct arena 
     return selector_match(sel, l, labels->n);
 }
 
+static struct ipam_pool as_ipam(const struct pool *p) {
+    return (struct ipam_pool){.name = p->name, .cidr = p->cidr, .block_len = p->block_len};
+}
+
+/* Pools and settings, read if they aren't known. */
+static int know(struct cni_server *s, struct err *e) {
+    static const enum kind_id kinds[] = {K_IP_POOL, K_IP_RESERVATION};
+    struct object node = {0};
+    if (atomic_exchange(&s->are_pools_stale, false)) {
+        cni_pools_forget(s);
+    }
+    if (s->pools && clock_ns() - s->pools->read_ns > KNOWN_S * 1000000000LL) {
+        cni_pools_forget(s);
+    }
+    if (s->pools) {
+        return 0;
+    }
+    s->pools = calloc(1, sizeof(*s->pools));
+    mg_assert(s->pools != NULL);
+    struct cni_pools *c = s->pools;
+    int r = 0;
+    for (size_t i = 0; r == 0 && i < ARRAY_LEN(kinds); i++) {
+        r = list_kind(s, kinds[i], c, e);
+    }
+    r = r == 0 ? ipam_settings_read(s->store, &c->settings, e) : r;
+    if (r < 0) {
+        cni_pools_forget(s);
+        return r;
+    }
+    c->read_ns = clock_ns();
+    ipam_set_cooldown(s->ipam, c->settings.cooldown_s);
+    /* Calico's Node, else Kubernetes'. */
+    if (cni_read_object(s, K_NODE, STR_NULL, s->node, &c->arena, &node, NULL) == 0 ||
+        cni_read_object(s, K_NODE_K8S, STR_NULL, s->node, &c->arena, &node, NULL) == 0) {
+        c->node_labels = node.meta.labels;
+    }
+    for (size_t i = 0; i < c->pools.n && node.doc; i++) {
+        if (!matches(c->pools.p[i].node_selector, &c->node_labels, &c->arena)) {
+            vec_push(&c->refusing, as_ipam(&c->pools.p[i]));
+        }
+    }
+    return 0;
+}
+
 static struct ipam_options options(const struct cni_pools *c, const struct ipam_pool *pools,
                                    size_t n) {
-    return (struct ipam_options){.pools = pools,
+    return (struct ipam_options){.refusing = c->refusing.p,
+                                 .n_refusing = c->refusing.n,
+                                 .pools = pools,
                                  .n_pools = n,
                                  .reserved = c->reserved.p,
                                  .n_reserved = c->reserved.n,
-                                 .strict_affinity = c->is_strict,
-                                 .no_new_blocks = c->no_new_blocks,
-                                 .max_blocks = c->max_blocks};
-}
-
-static struct ipam_pool as_ipam(const struct pool *p) {
-    return (struct ipam_pool){.name = p->name, .cidr = p->cidr, .block_len = p->block_len};
+                                 .strict_affinity = c->settings.strict_affinity,
+                                 .no_new_blocks = !c->settings.auto_blocks,
+                                 .max_blocks = c->settings.max_blocks};
 }
 
 /* A pool by name or CIDR, in the caller's order; selectors don't count then. */

@@ -7,6 +7,7 @@
 #include "netlink/neigh.h"
 #include "netlink/netns.h"
 #include "netlink/route.h"
+#include "netlink/rule.h"
 
 #include <stdio.h>
 
@@ -106,6 +107,70 @@ static void add_gateway(struct cni_request *r, struct nl *nl, int index, uint8_t
     }
 }
 
+/* ---- further interfaces of a pod ---- */
+
+/* Tables of the pod's namespace with a gateway each, for all that an interface's addresses send: an
+ * answer that left by another one would have a source that is not its own there. */
+enum { TABLE_BASE = 0x4d470000, RULE_PRIORITY = 1000, RULE_PROTOCOL = 80, MAX_RULES = 64 };
+
+struct own_rules {
+    struct route_rule list[MAX_RULES];
+    size_t n;
+};
+
+static int see_rule(void *arg, const struct route_rule *rule) {
+    struct own_rules *x = arg;
+    if (rule->protocol == RULE_PROTOCOL && rule->table > TABLE_BASE && x->n < MAX_RULES) {
+        x->list[x->n++] = *rule;
+    }
+    return 0;
+}
+
+/* Interfaces that have gone took their routes along, not their rules. */
+static void remove_stale_rules(struct nl *nl) {
+    struct own_rules x = {.n = 0};
+    if (rule_dump(nl, see_rule, &x, NULL) < 0) {
+        return;
+    }
+    for (size_t i = 0; i < x.n; i++) {
+        struct link l;
+        if (link_get_index(nl, (int)(x.list[i].table - TABLE_BASE), &l, NULL) == ERR_NOT_FOUND) {
+            (void)rule_del(nl, &x.list[i]);
+            (void)!nl_exchange(nl, NULL); /* gone already is fine */
+        }
+    }
+}
+
+static int own_table(struct cni_request *r, struct nl *nl, int index, struct cni_fail *f) {
+    static const uint8_t families[] = {IP_V4, IP_V6};
+    uint32_t table = (uint32_t)(TABLE_BASE + index);
+    struct err e = {0};
+    for (size_t i = 0; i < ARRAY_LEN(families); i++) {
+        bool is_v4 = families[i] == IP_V4;
+        struct route gateway = {.dst = {is_v4 ? gateway_v4 : gateway_v6, is_v4 ? 32 : 128},
+                                .oif = index,
+                                .table = table,
+                                .protocol = RTPROT_BOOT,
+                                .scope = RT_SCOPE_LINK};
+        struct route all = {.dst = {.ip = {.family = families[i]}},
+                            .via = is_v4 ? gateway_v4 : gateway_v6,
+                            .oif = index,
+                            .table = table,
+                            .protocol = RTPROT_BOOT,
+                            .is_onlink = true};
+        if (!has_family(r->nets, r->n_nets, families[i])) {
+            continue;
+        }
+        (void)route_add(nl, &gateway, NLM_F_CREATE | NLM_F_REPLACE);
+        (void)route_add(nl, &all, NLM_F_CREATE | NLM_F_REPLACE);
+    }
+    for (size_t i = 0; i < r->n_nets; i++) {
+        (void)rule_add(nl,
+                       &(struct route_rule){r->nets[i].ip, table, RULE_PRIORITY, RULE_PROTOCOL});
+    }
+    return nl_commit(nl, &e) < 0 ? fail_kernel(f, "routes of the pod's further interface", &e) : 0;
+}
+
 static int pod_side(struct cni_request *r, struct cni_fail *f) {
     MG_CLEANUP(nl_close_p) struct nl *nl = NULL;
     MG_CLEANUP(fd_close) int own = -1;
@@ -160,7 +225,11 @@ static int pod_side(struct cni_request *r, struct cni_fail *f) {
                             nl_text(nl, i)[0] ? ": " : "", nl_text(nl, i));
         }
     }
-    return 0;
+    if (!has_other) {
+        return 0;
+    }
+    remove_stale_rules(nl);
+    return own_table(r, nl, l.index, f);
 }
 
 /* The host's name is taken (-EEXIST with its index), or the pod's. */

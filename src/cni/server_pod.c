@@ -415,6 +415,7 @@ int cni_put_endpoint(struct cni_request *r, struct err *e) {
         buf_printf(&b, "%s\"%s\"", i ? "," : "", prefix_text(&r->nets[i], text));
     }
     buf_putc(&b, ']');
+    cni_floating_put(r, &b);
     if (p->source_prefixes.n) {
         put_list(&b, "allowSpoofedSourcePrefixes", &p->source_prefixes);
     }

@@ -40,6 +40,9 @@ static void job_over(struct engine *x, struct job *j) {
     for (size_t i = 0; i < j->n_allocs && !has_failed && j->n_released; i++) {
         gc_released(x->gc, &j->allocs[i]);
     }
+    if (j->key.p[0] == JOB_COMPACT) {
+        x->compaction = j->compaction;
+    }
     queue_done(x->queue, j->key, has_failed, clock_ns());
 }
 
@@ -93,6 +96,22 @@ static void on_pump(void *arg) {
     pump(arg);
 }
 
+/* ---- old revisions ---- */
+
+static void on_compact(void *arg) {
+    engine_ask(arg, JOB_COMPACT, STR(""));
+}
+
+/* Every period; the first time only looks. */
+static void schedule_compaction(struct engine *x) {
+    int64_t ms = x->config.compaction_ns / 1000000;
+    if (ms > 0 && store_has_history(x->o.stores.target)) {
+        loop_timer_start(x->compact, 0, ms);
+    } else {
+        loop_timer_stop(x->compact);
+    }
+}
+
 /* ---- when to work ---- */
 
 static void turn(struct engine *x) {
@@ -105,8 +124,10 @@ static void turn(struct engine *x) {
           leader_is(x->leader) ? "true" : "false", facts_n_pods(x->facts));
     if (may) {
         x->next_gc_ns = 0;
+        x->compaction = (struct store_compaction){.has_mark = false};
         engine_ask(x, JOB_CONFIG, STR("default"));
         engine_ask_all(x);
+        schedule_compaction(x);
     }
 }
 
@@ -285,6 +306,7 @@ int engine_configure(struct engine *x, const struct jnode *spec, struct err *e) 
         } else {
             loop_timer_stop(x->reconcile);
         }
+        schedule_compaction(x);
         x->next_gc_ns = 0;
         engine_reconcile(x);
     }
@@ -359,6 +381,7 @@ int engine_new(struct loop *l, const struct engine_options *o, struct engine **o
     x->reconcile = loop_timer_new(l, on_reconcile, x);
     x->collect = loop_timer_new(l, on_collect, x);
     x->status = loop_timer_new(l, on_status, x);
+    x->compact = loop_timer_new(l, on_compact, x);
     x->later = loop_defer_new(l, on_pump, x);
     int r = check_environment(x, e);
     if (r == 0) {
@@ -399,6 +422,7 @@ void engine_free(struct engine *x) {
     loop_timer_free(x->reconcile);
     loop_timer_free(x->collect);
     loop_timer_free(x->status);
+    loop_timer_free(x->compact);
     loop_defer_free(x->later);
     for (size_t i = 0; i < x->batch.n; i++) {
         job_free(x->batch.p[i]);

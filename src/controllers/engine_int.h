@@ -40,7 +40,7 @@ struct engine {
     struct gc *gc;
     struct queue *queue;
     struct leader *leader;
-    struct loop_timer *pump, *reconcile, *collect, *status;
+    struct loop_timer *pump, *reconcile, *collect, *status, *compact;
     struct loop_defer *later; /* pump soon */
     struct health *http;
     uint16_t http_port;
@@ -50,6 +50,7 @@ struct engine {
     struct jnode *config_status;
     bool has_config;
     int64_t next_gc_ns;
+    struct store_compaction compaction;
     /* the batch that is worked on */
     VEC(struct job *) batch;
     bool is_busy, is_dead;

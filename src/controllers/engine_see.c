@@ -406,6 +406,9 @@ void engine_prepare(struct engine *x, struct job *j) {
         j->endpoints = take(&g, &j->n_endpoints);
         break;
     }
+    case JOB_COMPACT:
+        j->compaction = x->compaction;
+        break;
     case JOB_CONFIG:
         j->status = jnode_copy(&j->a, x->config_status);
         break;

@@ -57,8 +57,8 @@ static void read_allocs(struct block_rec *r, const struct block *b) {
     r->allocs = arena_array(&r->a, struct gc_alloc, block_in_use(b));
     for (uint32_t i = 0; i < b->size; i++) {
         struct gc_alloc *x = &r->allocs[r->n];
-        if (b->alloc[i] < 0 || !prefix_nth(&b->cidr, i, &x->ip)) {
-            continue;
+        if (b->alloc[i] < 0 || block_is_resting(b, i) || !prefix_nth(&b->cidr, i, &x->ip)) {
+            continue; /* one at rest is nobody's; whoever writes the block next frees it in time */
         }
         *x = (struct gc_alloc){x->ip,
                                arena_dup(&r->a, block_handle_of(b, i)),

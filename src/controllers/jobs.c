@@ -139,6 +139,7 @@ static int release(struct job *j, struct store *source, struct store *target) {
     if (r == 0 && !is_held && v.n) {
         r = delete_endpoints(j, source, target);
         struct ipam *m = ipam_new(target, STR("-"));
+        r = r == 0 ? ipam_settings_heed(m, &j->e) : r;
         r = r == 0 ? ipam_release_exact(m, v.p, v.n, &j->n_released, &j->e) : r;
         ipam_free(m);
     }
@@ -157,7 +158,8 @@ static int release_block(struct job *j, struct store *target) {
         return 0;
     }
     struct ipam *m = ipam_new(target, node);
-    int r = ipam_release_block(m, &cidr, &j->e);
+    int r = ipam_settings_heed(m, &j->e);
+    r = r == 0 ? ipam_release_block(m, &cidr, &j->e) : r;
     ipam_free(m);
     return r == ERR_CONFLICT ? 0 : r; /* somebody uses it: so much the better */
 }
@@ -172,6 +174,7 @@ static int release_node(struct job *j, struct store *source, struct store *targe
     }
     r = delete_endpoints(j, source, target);
     struct ipam *m = ipam_new(target, name);
+    r = r == 0 ? ipam_settings_heed(m, &j->e) : r;
     r = r == 0 ? ipam_release_owner(m, &j->e) : r;
     ipam_free(m);
     if (r == 0) {
@@ -209,6 +212,15 @@ static int config(struct job *j, struct store *target) {
     return stored_put(target, kind, STR(""), STR("default"), doc, c.revision, &j->e);
 }
 
+static int compact(struct job *j, struct store *target) {
+    uint64_t forgotten = 0;
+    int r = store_compact(target, &j->compaction, &forgotten, &j->e);
+    if (r == 0 && forgotten) {
+        LOG_I("controllers", "compacted", "revision=%llu", (unsigned long long)forgotten);
+    }
+    return r;
+}
+
 void job_run(struct job *j, struct store *source, struct store *target) {
     struct str rest = job_rest(j->key);
     j->e.code = 0;
@@ -240,6 +252,9 @@ void job_run(struct job *j, struct store *source, struct store *target) {
         break;
     case JOB_CONFIG:
         j->result = config(j, target);
+        break;
+    case JOB_COMPACT:
+        j->result = compact(j, target);
         break;
     }
 }

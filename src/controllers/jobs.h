@@ -3,6 +3,7 @@
 #pragma once
 
 #include "controllers/gc.h"
+#include "store/compact.h"
 #include "store/store.h"
 
 /* First letters of keys. */
@@ -16,6 +17,7 @@ enum job_kind {
     JOB_BLOCK = 'b',    /* "b:" NODE CIDR */
     JOB_GONE = 'd',     /* "d:" a node that is gone */
     JOB_CONFIG = 'c',   /* "c:" status of KubeControllersConfiguration */
+    JOB_COMPACT = 'o',  /* "o:" old revisions of the target are forgotten */
 };
 
 struct job {
@@ -31,6 +33,7 @@ struct job {
     size_t n_allocs;
     struct str *endpoints; /* keys of endpoints that are left over of gone nodes */
     size_t n_endpoints;
+    struct store_compaction compaction; /* in and out */
     /* the answer */
     int result;
     size_t n_released;

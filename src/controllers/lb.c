@@ -465,7 +465,8 @@ int lb_sync(struct store *source, struct store *target, struct str ns, struct st
                    .name = name,
                    .pools = {.a = &a},
                    .e = e ? e : &own};
-    int r = sync_once(&x, assigns_all, held, n_held);
+    int r = ipam_settings_heed(x.m, x.e);
+    r = r == 0 ? sync_once(&x, assigns_all, held, n_held) : r;
     vec_fini(&x.pools.pools);
     vec_fini(&x.pools.reserved);
     ipam_free(x.m);

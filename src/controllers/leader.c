@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/hash.h"
 #include "base/log.h"
+#include "store/lease.h"
 #include "store/worker.h"
 
 #include <stdio.h>
@@ -10,6 +11,8 @@
 #include <time.h>
 
 #define LEASE_KEY "Lease.coordination.k8s.io/kube-system/margay-controllers"
+#define ETCD_SPACE "election" /* "/margay/election/controllers" */
+#define ETCD_KEY "controllers"
 
 /* ---- the rules ---- */
 
@@ -92,6 +95,7 @@ struct leader {
     int64_t good_ns; /* start of the last try that went well */
     /* of the try under way: the worker's */
     struct leader_seen seen;
+    int64_t lease; /* of the store, 0: none */
     int64_t started_ns;
     int result; /* 1: ours */
     char try_holder[256];
@@ -99,7 +103,68 @@ struct leader {
     struct log_limit limit;
 };
 
+/* Who holds the item that hangs on a lease; "" nobody. */
+static int read_holder(struct leader *x, struct store_key key, struct arena *a) {
+    struct store_item it;
+    struct jnode *doc = NULL;
+    x->try_holder[0] = '\0';
+    int r = store_get(x->s, key, a, &it, &x->e);
+    if (r == 0 && json_parse(it.value, &json_limits_default, a, &doc, NULL) == 0) {
+        struct str holder = jnode_str(jnode_getc(doc, "holderIdentity"));
+        snprintf(x->try_holder, sizeof(x->try_holder), "%.*s", STR_FMT(holder));
+    }
+    return r == ERR_NOT_FOUND ? 0 : r;
+}
+
+/* The lease is kept whether or not it is of use yet: who waits is there at once when the item goes.
+ */
+static int keep_lease(struct leader *x) {
+    if (x->lease) {
+        int r = store_lease_keep(x->s, x->lease, NULL, &x->e);
+        if (r != ERR_NOT_FOUND) {
+            return r;
+        }
+        x->lease = 0;
+    }
+    return store_lease_grant(x->s, LEADER_LEASE_S, &x->lease, NULL, &x->e);
+}
+
+static int try_lease(struct leader *x, struct arena *a, bool gives_up) {
+    struct store_key key = {STR(ETCD_SPACE), STR(ETCD_KEY)};
+    if (gives_up) {
+        return x->lease ? store_lease_revoke(x->s, x->lease, &x->e) : 0;
+    }
+    int64_t before = x->lease;
+    int r = keep_lease(x);
+    if (r < 0) {
+        return r;
+    }
+    r = read_holder(x, key, a);
+    bool is_ours = r == 0 && strcmp(x->try_holder, x->own) == 0;
+    if (r < 0 || (x->try_holder[0] && !is_ours) || (is_ours && before == x->lease)) {
+        return r < 0 ? r : is_ours;
+    }
+    if (is_ours) { /* it hangs on a lease that has run out: about to go */
+        return 0;
+    }
+    MG_CLEANUP(buf_fini) struct buf b = BUF_INIT(4096);
+    buf_puts(&b, "{\"holderIdentity\":");
+    json_quote(&b, str_c(x->own));
+    buf_putc(&b, '}');
+    r = store_lease_put(x->s, key, buf_view(&b), REV_NONE, x->lease, NULL, &x->e);
+    if (r == ERR_EXISTS || r == ERR_CONFLICT) {
+        return 0; /* somebody was faster */
+    }
+    if (r == 0) {
+        snprintf(x->try_holder, sizeof(x->try_holder), "%s", x->own);
+    }
+    return r < 0 ? r : 1;
+}
+
 static int try_once(struct leader *x, struct arena *a, bool gives_up) {
+    if (store_has_leases(x->s)) {
+        return try_lease(x, a, gives_up);
+    }
     struct store_key key = {STR(STORE_SPACE_RESOURCES), STR(LEASE_KEY)};
     struct store_item it = {.revision = REV_NONE};
     struct jnode *record = NULL;
@@ -217,7 +282,7 @@ void leader_free(struct leader *x) {
     while (x->is_busy) {
         loop_step(x->loop, true);
     }
-    if (x->s && x->is_leader) {
+    if (x->s && (x->is_leader || x->lease)) {
         struct arena a = {0};
         (void)try_once(x, &a, true); /* else it is left when its time is over */
         arena_fini(&a);

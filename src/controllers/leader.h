@@ -1,7 +1,8 @@
 /* Which of several controllers works: one at a time, elected by a record in the store that the
  * holder renews, as Kubernetes' own components do it (client-go's leader election). Time is
  * measured by each one's own clock: a record counts as left when it has not changed for its whole
- * duration. Where only one can run (the embedded store) it is elected at once. */
+ * duration. In a store with leases (etcd) the record hangs on the holder's lease and vanishes with
+ * it. Where only one can run (the embedded store) it is elected at once. */
 #pragma once
 
 #include "base/jtree.h"

@@ -113,7 +113,7 @@ static int open_stores(const struct options *o, struct opened *x, bool *is_kuber
         r = r == 0 ? open_calls(source, s->source, &s->source_calls, e) : r;
     }
     /* The election is held where the Kubernetes objects are: every controller sees that. */
-    if (r == 0 && has_scheme(source, "kubernetes:")) {
+    if (r == 0 && (has_scheme(source, "kubernetes:") || has_scheme(source, "etcd:"))) {
         r = store_open(source, &s->election, e);
     }
     return r;

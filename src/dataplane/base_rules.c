@@ -10,6 +10,13 @@
 #include <linux/netfilter/nf_conntrack_common.h>
 #include <linux/netfilter_ipv4.h>
 
+#define NAT_BASE(name, hook, priority)       \
+    {                                        \
+        name, N_HOP_MAPS, true, {            \
+            hook, priority, "nat", NF_ACCEPT \
+        }                                    \
+    }
+
 /* map: the verdict map that it asks, and without which it isn't needed; N_HOP_MAPS: none. */
 static const struct {
     const char *name;
@@ -33,14 +40,13 @@ static const struct {
                           N_HOP_MAPS,
                           true,
                           {NF_INET_LOCAL_IN, -10, "filter", NF_ACCEPT}},
-    [BASE_NAT] = {"pod-masquerade",
-                  N_HOP_MAPS,
-                  true,
-                  {NF_INET_POST_ROUTING, NF_IP_PRI_NAT_SRC, "nat", NF_ACCEPT}},
+    [BASE_NAT] = NAT_BASE("pod-masquerade", NF_INET_POST_ROUTING, NF_IP_PRI_NAT_SRC),
     [BASE_TUNNEL_IN] = {"tunnel-in",
                         N_HOP_MAPS,
                         true,
                         {NF_INET_LOCAL_IN, -13, "filter", NF_ACCEPT}},
+    [BASE_DNAT] = NAT_BASE("host-dnat", NF_INET_PRE_ROUTING, NF_IP_PRI_NAT_DST),
+    [BASE_DNAT_OWN] = NAT_BASE("host-dnat-own", NF_INET_LOCAL_OUT, NF_IP_PRI_NAT_DST),
     [BASE_STAGED_FROM] = {"staged-from-pod",
                           HOP_STAGED_OUT,
                           true,
@@ -105,6 +111,9 @@ struct hops *base_hops(struct dataplane *d, enum base_chain c) {
 
 bool base_is_wanted(struct dataplane *d, enum base_chain c) {
     const struct hops *h = base_hops(d, c);
+    if (c == BASE_DNAT || c == BASE_DNAT_OWN) {
+        return nat_is_wanted(d);
+    }
     return c == BASE_TUNNEL_IN ? tunnel_is_wanted(d) : !h || h->is_wanted;
 }
 
@@ -326,10 +335,15 @@ uint64_t render_base(struct dataplane *d, enum base_chain c) {
         render_host_action(&o);
         break;
     case BASE_NAT:
+        nat_render_snat(&o);
         render_nat(&o);
         break;
     case BASE_TUNNEL_IN:
         render_tunnel_in(&o);
+        break;
+    case BASE_DNAT:
+    case BASE_DNAT_OWN:
+        nat_render_dnat(&o);
         break;
     case BASE_STAGED_FROM:
         render_staged(&o, NFT_META_IIFNAME, &d->hops[HOP_STAGED_OUT]);

@@ -135,6 +135,8 @@ void dataplane_free(struct dataplane *d) {
     }
     id_dset_fini(&d->sets);
     deps_fini(d);
+    nat_free(d);
+    vec_fini(&d->pools);
     lists_fini(d);
     struct kset **k;
     for (size_t i = 0; str_kset_next(&d->ksets, &i, NULL, &k);) {
@@ -278,6 +280,9 @@ void dataplane_set_settings(struct dataplane *d, const struct dataplane_settings
     d->settings_arena = a;
     d->settings = copy;
     want_failsafes(d);
+    if (s->has_floating_ips != old.has_floating_ips) {
+        nat_settings(d);
+    }
     settings_changed(d, &old);
 }
 
@@ -286,7 +291,9 @@ void dataplane_set_pools(struct dataplane *d, const struct dataplane_pool *p, si
         keyset_unwant_all(&d->fixed[i].keys);
         kset_dirty(d, &d->fixed[i]);
     }
+    vec_clear(&d->pools);
     for (size_t i = 0; i < n; i++) {
+        vec_push(&d->pools, p[i].cidr);
         bool is_v4 = p[i].cidr.ip.family == IP_V4;
         kset_want_prefix(d, &d->fixed[is_v4 ? FIXED_POOL4 : FIXED_POOL6], &p[i].cidr, true);
         if (p[i].is_nat_outgoing) {
@@ -294,6 +301,7 @@ void dataplane_set_pools(struct dataplane *d, const struct dataplane_pool *p, si
         }
     }
     d->base[BASE_NAT].is_dirty = true;
+    nat_settings(d);
 }
 
 void dataplane_on_applied(struct dataplane *d, void (*cb)(void *arg), void *arg) {

@@ -39,6 +39,7 @@ struct dataplane_settings {
     enum drop_override drop_override;
     uint16_t vxlan_port;
     bool may_vxlan, may_ipip; /* Felix' allowVXLANPacketsFromWorkloads, allowIPIP… */
+    bool has_floating_ips;    /* Felix' floatingIPs */
     bool is_append; /* Felix' chainInsertMode: after other filters of the host, not before them */
     const struct dataplane_failsafe *failsafe[2]; /* [CALC_INGRESS], [CALC_EGRESS] */
     size_t n_failsafe[2];
@@ -73,6 +74,19 @@ void dataplane_set_pools(struct dataplane *d, const struct dataplane_pool *p, si
  * endpoints don't stop them. */
 void dataplane_set_tunnels(struct dataplane *d, const bool has[2], const struct ip46 *hosts,
                            size_t n);
+/* An address or a port of the host that leads to a pod. */
+struct dataplane_nat {
+    enum { NAT_FLOATING, NAT_PORT } kind;
+    struct ip46 to;   /* the pod's own */
+    struct ip46 from; /* the floating address; of a port: the host's address, IP_NONE: any */
+    uint8_t protocol; /* of a port: IANA number */
+    uint16_t port, to_port;
+};
+/* What leads to owner from now on, in place of what did; none: n 0. Where two owners want the same,
+ * the first by name has it. Floating addresses of endpoints come by themselves. Zero v's padding:
+ * it is compared. */
+void dataplane_set_nat(struct dataplane *d, struct str owner, const struct dataplane_nat *v,
+                       size_t n);
 
 void dataplane_set_ifaces(struct dataplane *d, const struct dataplane_iface *v, size_t n);
 

@@ -149,6 +149,20 @@ void dep_dirty(struct dataplane *d, struct dep *x) {
     }
 }
 
+/* Its floating addresses; v NULL: none any more. */
+static void set_floating(struct dataplane *d, uint32_t id, const struct calc_nat *v, size_t n) {
+    struct dataplane_nat list[CALC_MAX_NATS];
+    char owner[24];
+    (void)snprintf(owner, sizeof(owner), "endpoint:%u", id);
+    memset(list, 0, sizeof(list));
+    for (size_t i = 0; i < n; i++) {
+        list[i].kind = NAT_FLOATING;
+        list[i].to = v[i].internal;
+        list[i].from = v[i].external;
+    }
+    dataplane_set_nat(d, str_c(owner), list, n);
+}
+
 void dep_update(struct dataplane *d, const struct calc_endpoint *e) {
     if ((!e->host && e->iface.n == 0) || e->iface.n > 15) {
         return; /* no such interface can exist */
@@ -182,6 +196,7 @@ void dep_update(struct dataplane *d, const struct calc_endpoint *e) {
     for (size_t i = 0; i < e->n_spoof_ok; i++) {
         vec_push(&x->spoof_ok, prefix_mask(e->spoof_ok[i]));
     }
+    set_floating(d, x->id, e->nats, e->n_nats);
     x->is_host = e->host != NULL;
     d->are_hosts_dirty |= x->is_host;
     want_sources(d, x, true);
@@ -211,6 +226,7 @@ void dep_remove(struct dataplane *d, uint32_t id) {
     struct dep *x = *slot;
     id_dep_del(&d->endpoints, id);
     d->are_hosts_dirty |= x->is_host;
+    set_floating(d, id, NULL, 0);
     want_sources(d, x, false);
     if (!x->is_host) {
         uint32_t owner = hops_owner(&d->hops[HOP_PODS_OUT], x->iface);

@@ -22,7 +22,9 @@ void kset_init(struct kset *s, const char *name, const struct nft_set *desc, str
     }
     s->desc.name = str_c(s->name);
     s->desc.comment = str_c(s->comment);
-    keyset_init(&s->keys, s->desc.is_interval ? PREFIX_KEY : nft_set_key_len(&s->desc));
+    keyset_init(&s->keys, s->desc.is_interval
+                              ? PREFIX_KEY
+                              : nft_set_key_len(&s->desc) + nft_set_data_len(&s->desc));
 }
 
 void kset_fini(struct kset *s) {
@@ -149,13 +151,15 @@ static void put_missing(struct nft_batch *b, const range_vec *x, const range_vec
 
 struct writer {
     struct nft_batch *b;
-    size_t len;
+    size_t len, data_len;
     unsigned want; /* the state that is written in this pass */
 };
 
 static void put_key(void *arg, const uint8_t *key, unsigned state) {
     struct writer *w = arg;
-    if (state == w->want) {
+    if (state == w->want && w->want == KEY_WANT && w->data_len) {
+        nft_elem_pair(w->b, key, w->len, w->data_len);
+    } else if (state == w->want) {
         nft_elem(w->b, key, w->len, false);
     }
 }
@@ -176,12 +180,13 @@ void kset_write(struct dataplane *d, struct kset *s) {
         nft_elems_end(b);
         return;
     }
-    struct writer w = {b, len, KEY_WANT};
-    nft_elems_begin(b, s->desc.name, true);
+    /* What goes before what comes: a map's key may lead elsewhere now. */
+    struct writer w = {b, len, nft_set_data_len(&s->desc), KEY_KERNEL};
+    nft_elems_begin(b, s->desc.name, false);
     keyset_each_touched(&s->keys, put_key, &w);
     nft_elems_end(b);
-    w.want = KEY_KERNEL;
-    nft_elems_begin(b, s->desc.name, false);
+    w.want = KEY_WANT;
+    nft_elems_begin(b, s->desc.name, true);
     keyset_each_touched(&s->keys, put_key, &w);
     nft_elems_end(b);
 }
@@ -204,9 +209,17 @@ void kset_forget_kernel(struct kset *s) {
     keyset_forget_kernel(&s->keys);
 }
 
-void kset_kernel_elem(struct kset *s, struct str key, bool is_interval_end) {
-    size_t len = nft_set_key_len(&s->desc);
-    if (key.n != len) {
+void kset_kernel_elem(struct kset *s, struct str key, struct str data, bool is_interval_end) {
+    size_t len = nft_set_key_len(&s->desc), data_len = nft_set_data_len(&s->desc);
+    if (key.n != len || data.n != data_len) {
+        return;
+    }
+    if (data_len) {
+        uint8_t pair[KSET_PAIR_MAX];
+        mg_assert(len + data_len <= sizeof(pair));
+        memcpy(pair, key.p, len);
+        memcpy(pair + len, data.p, data_len);
+        keyset_mark(&s->keys, pair, KEY_KERNEL, true);
         return;
     }
     if (!s->desc.is_interval) {

@@ -571,13 +571,8 @@ static int sync_all(struct overlay *o, struct err *e) {
 
 /* A setting of the kernel that is not yet as it must be. */
 static int set_sysctl(struct overlay *o, const char *path, const char *want, struct err *e) {
-    MG_CLEANUP(buf_fini) struct buf b = BUF_INIT(64);
-    int r = file_read(-1, path, &b, 32);
-    if (r == 0 && b.n && b.p[0] == want[0]) {
-        return 0;
-    }
-    r = sysctl_write(path, want);
-    o->stats.writes++;
+    int r = sysctl_change(path, want);
+    o->stats.writes += r != 0;
     return r < 0 ? err_set(e, r, "writing %s to %s: %s", want, path, err_name(r)) : 0;
 }
 
@@ -601,7 +596,7 @@ static int forward(struct overlay *o, struct err *e) {
         }
         (void)snprintf(path, sizeof(path), "/proc/sys/net/ipv6/conf/%s/accept_ra", name);
         if (file_read(-1, path, &b, 32) == 0 && b.n && b.p[0] == '1') {
-            (void)!sysctl_write(path, "2"); /* without it the host's advertised routes expire */
+            (void)!sysctl_change(path, "2"); /* without it the host's advertised routes expire */
         }
     }
     return set_sysctl(o, "/proc/sys/net/ipv6/conf/all/forwarding", "1", e);

@@ -119,7 +119,8 @@ static void on_rule(void *arg, struct str chain, const struct nft_rule_read *r) 
 
 static bool same_set(const struct nft_set *a, const struct nft_set *b) {
     return memcmp(a->fields, b->fields, sizeof(a->fields)) == 0 &&
-           a->is_interval == b->is_interval && a->is_verdict_map == b->is_verdict_map;
+           memcmp(a->data, b->data, sizeof(a->data)) == 0 && a->is_interval == b->is_interval &&
+           a->is_verdict_map == b->is_verdict_map;
 }
 
 static void set_done(struct resync *r) {
@@ -168,7 +169,7 @@ static void on_elem(void *arg, struct str set, const struct nft_elem_read *e) {
     if (r->hops) {
         hops_kernel(r->hops, e->key, e->chain);
     } else if (r->set) {
-        kset_kernel_elem(r->set, e->key, e->is_interval_end);
+        kset_kernel_elem(r->set, e->key, e->data, e->is_interval_end);
     }
 }
 

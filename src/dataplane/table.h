@@ -14,6 +14,9 @@ struct range {
 };
 typedef VEC(struct range) range_vec;
 
+/* Of a map of values: key and value, one after the other, are one key of `keys`. */
+enum { KSET_PAIR_MAX = 64 };
+
 /* One set of the kernel. Hash sets keep their elements in `keys`; interval sets keep the wanted
  * prefixes (16 bytes of address, 1 of length) there and the ranges that the kernel has in `ranges`.
  */
@@ -213,9 +216,11 @@ enum base_chain {
     BASE_TO,          /* forward: what the receiving pod may receive */
     BASE_HOST,        /* input: what the sending pod may send to its own host */
     BASE_HOST_ACTION, /* input: what the host takes from its pods */
-    BASE_NAT,         /* postrouting: masquerade */
     BASE_TUNNEL_IN,   /* input: VXLAN comes from nodes only */
+    BASE_NAT,         /* postrouting: masquerade, and NAT of host ports and floating addresses */
     /* Only while something needs them. */
+    BASE_DNAT,            /* prerouting: host ports and floating addresses (nat.c) */
+    BASE_DNAT_OWN,        /* output: the same for the host's own connections */
     BASE_STAGED_FROM,     /* forward: what staged policies would decide */
     BASE_STAGED_TO,       /* forward */
     BASE_UNTRACKED_IN,    /* prerouting, before conntrack: host endpoints' untracked policies */
@@ -229,6 +234,18 @@ enum base_chain {
     BASE_FORWARD_OUT,     /* forward: what goes out by one */
     N_BASE_CHAINS,
 };
+
+/* Maps of nat.c, each for both families. */
+enum nat_set {
+    NAT_SET_FLOATING,
+    NAT_SET_BACK,
+    NAT_SET_HAIRPIN,
+    NAT_SET_PORT,
+    NAT_SET_IP_PORT,
+    N_NAT_SETS,
+};
+struct nat;
+struct chain_out;
 
 enum fixed_set {
     FIXED_SRC4, /* interface . address: what a pod may use as source */
@@ -260,8 +277,10 @@ struct dataplane {
     struct kchain base[N_BASE_CHAINS];
     struct kset fixed[N_FIXED_SETS];
     struct hops hops[N_HOP_MAPS];
-    bool has_tunnel[2];   /* IPv4, IPv6 */
-    bool are_hosts_dirty; /* host endpoints or interfaces changed */
+    bool has_tunnel[2];       /* IPv4, IPv6 */
+    VEC(struct prefix) pools; /* all of them: where floating addresses may be */
+    struct nat *nat;          /* of nat.c; NULL: never needed */
+    bool are_hosts_dirty;     /* host endpoints or interfaces changed */
     VEC(struct dataplane_iface) ifaces;
     struct id_dset sets;
     struct id_dpol policies;
@@ -305,7 +324,7 @@ void kset_write(struct dataplane *d, struct kset *s);
 void kset_settle(struct kset *s);
 void kset_forget_kernel(struct kset *s);
 /* An element that the kernel has, as read back. Interval ends come as ranges' ends. */
-void kset_kernel_elem(struct kset *s, struct str key, bool is_interval_end);
+void kset_kernel_elem(struct kset *s, struct str key, struct str data, bool is_interval_end);
 void kset_kernel_done(struct kset *s);
 struct dset *dset_new(struct dataplane *d, const struct calc_set *s);
 void dset_member(struct dataplane *d, struct dset *s, const struct calc_member *m, bool on);
@@ -350,6 +369,13 @@ void dep_dirty(struct dataplane *d, struct dep *x);
 /* Builds the lists of endpoints that need it. Before writing. */
 void deps_rebuild(struct dataplane *d);
 void deps_fini(struct dataplane *d);
+/* ---- nat.c ---- */
+/* The settings may have changed what is wanted. */
+void nat_settings(struct dataplane *d);
+bool nat_is_wanted(const struct dataplane *d);
+void nat_free(struct dataplane *d);
+void nat_render_dnat(struct chain_out *o);
+void nat_render_snat(struct chain_out *o);
 /* ---- hosts.c ---- */
 /* Which host endpoint an interface belongs to. */
 void hosts_assign(struct dataplane *d);

@@ -35,6 +35,7 @@ static void destroy(struct http_call *call) {
     fields_fini(&call->trailers);
     buf_fini(&call->body);
     buf_fini(&call->in);
+    http_inflate_free(call->inflate);
     free(call);
 }
 
@@ -69,12 +70,51 @@ void http_call_fail(struct http_call *call, int code, bool is_unsent, const char
     }
 }
 
-void http_call_head(struct http_call *call) {
-    if (call->ops.on_head) {
-        call->depth++;
-        call->ops.on_head(call->arg, call->status, call->head.v.p, call->head.v.n);
-        leave(call);
+/* We can't go on with the answer. */
+static void spoil(struct http_call *call, int code, const char *why) {
+    char reason[400];
+    (void)snprintf(reason, sizeof(reason), "%s: %s", call->client->label, why);
+    if (call->conn && call->stream_id) {
+        http_session_cancel(call->conn, call);
     }
+    http_call_fail(call, code, false, reason);
+}
+
+void http_call_head(struct http_call *call) {
+    struct str how = http_header_get(call->head.v.p, call->head.v.n, "content-encoding");
+    bool is_gzip = str_is(how, "gzip") || str_is(how, "x-gzip");
+    call->depth++;
+    if (is_gzip && !call->inflate) {
+        call->inflate = http_inflate_new();
+    }
+    if (call->ops.on_head) {
+        call->ops.on_head(call->arg, call->status, call->head.v.p, call->head.v.n);
+    }
+    if (how.n && !is_gzip && !str_is(how, "identity") && !call->is_freed) {
+        spoil(call, -EPROTO, "its answer has a content-encoding that was not asked for");
+    }
+    leave(call);
+}
+
+/* Hands pieces over as long as somebody takes them; the rest of in. */
+static struct str hand_on(struct http_call *call, struct str in) {
+    while ((in.n || call->has_more) && !call->is_paused && !call->is_freed && !call->is_ended) {
+        struct str piece = in;
+        const char *why = "";
+        int r = 0;
+        if (call->inflate) {
+            r = http_inflate_next(call->inflate, &in, &piece, &why);
+            call->has_more = r > 0;
+        } else {
+            in = STR_NULL;
+        }
+        if (r < 0) {
+            spoil(call, r, why);
+        } else if (piece.n && call->ops.on_data) {
+            call->ops.on_data(call->arg, piece);
+        }
+    }
+    return in;
 }
 
 void http_call_data(struct http_call *call, const uint8_t *p, size_t n) {
@@ -82,14 +122,20 @@ void http_call_data(struct http_call *call, const uint8_t *p, size_t n) {
         buf_add(&call->in, p, n); /* nghttp2 holds the peer to its window */
         return;
     }
-    if (call->ops.on_data && n) {
-        call->depth++;
-        call->ops.on_data(call->arg, str_n((const char *)p, n));
-        leave(call);
+    call->depth++;
+    struct str left = hand_on(call, str_n((const char *)p, n));
+    if (left.n && !call->is_freed && !call->is_ended) { /* paused in the middle */
+        buf_str(&call->in, left);
+        call->in_done = left.n;
     }
+    leave(call);
 }
 
 static void end_well(struct http_call *call) {
+    if (call->inflate && !http_inflate_is_over(call->inflate)) {
+        spoil(call, -EPROTO, "its compressed answer ends in the middle");
+        return;
+    }
     struct http_end how = {
         .reason = "", .trailers = call->trailers.v.p, .n_trailers = call->trailers.v.n};
     end(call, &how);
@@ -229,20 +275,21 @@ static void on_resume(void *arg) {
         return;
     }
     call->depth++;
-    if (call->in.n) {
-        struct buf in = call->in;
-        call->in = BUF_INIT(2 * HTTP_WINDOW);
-        struct http_conn *n = call->conn;
-        if (n) {
-            (void)nghttp2_session_consume_stream(n->h2, call->stream_id, in.n);
-            http_conn_flush_soon(n);
-        }
-        if (call->ops.on_data) {
-            call->ops.on_data(call->arg, buf_view(&in));
-        }
-        buf_fini(&in);
+    struct buf in = call->in;
+    struct http_conn *n = call->conn;
+    if (n && in.n > call->in_done) {
+        (void)nghttp2_session_consume_stream(n->h2, call->stream_id, in.n - call->in_done);
+        http_conn_flush_soon(n);
     }
-    if (!call->is_freed && call->is_complete && !http_call_holds(call)) {
+    call->in = BUF_INIT(2 * HTTP_WINDOW);
+    call->in_done = 0;
+    struct str left = hand_on(call, buf_view(&in));
+    if (left.n && !call->is_freed && !call->is_ended) {
+        buf_str(&call->in, left);
+        call->in_done = left.n;
+    }
+    buf_fini(&in);
+    if (!call->is_freed && !call->is_ended && call->is_complete && !http_call_holds(call)) {
         end_well(call);
     }
     leave(call);

@@ -39,6 +39,7 @@ struct http_options {
     struct str key_file, key_pem;
     struct str server_name; /* of SNI and the certificate's check, in place of the URL's host */
     bool is_insecure;       /* whoever answers is trusted */
+    bool is_gzip_welcome;   /* answers may come compressed; they are unpacked here */
     struct str proxy_url;   /* "http://[USER:PASSWORD@]HOST[:PORT]": reached by CONNECT */
     /* 0: the defaults above. */
     int connect_timeout_ms; /* name lookup, TCP, proxy and TLS handshake together */

@@ -4,6 +4,7 @@
  *   call.c     a call's life: its request, what waits while it is paused, deadline, end
  *   session.c  nghttp2's callbacks: frames to calls and back
  *   conn.c     a connection: name, TCP, proxy, TLS, bytes in and out, pings
+ *   inflate.c  compressed answers
  *   tls.c      contexts, certificates, and why a peer is not trusted, in words
  *   resolve.c  names to addresses */
 #pragma once
@@ -157,8 +158,11 @@ struct http_call {
     struct loop_defer *resume; /* made by the first pause */
     int status;                /* 0: no head yet */
     struct http_fields head, trailers;
-    struct buf in; /* what came while paused */
-    int fail_code; /* why we reset it, with fail_reason */
+    struct buf in;                /* what came while paused, as it came */
+    size_t in_done;               /* of it, told to the peer as read already */
+    struct http_inflate *inflate; /* NULL: the answer is not compressed */
+    bool has_more;                /* that it holds, unpacked, and nobody was told of yet */
+    int fail_code;                /* why we reset it, with fail_reason */
     const char *fail_reason;
 };
 
@@ -205,11 +209,24 @@ void http_call_head(struct http_call *call);
 void http_call_data(struct http_call *call, const uint8_t *p, size_t n);
 /* What comes is kept: its consumer pauses, or has not been told of all that came meanwhile. */
 static inline bool http_call_holds(const struct http_call *call) {
-    return call->is_paused || call->in.n;
+    return call->is_paused || call->in.n || call->has_more;
 }
 /* The answer is whole. */
 void http_call_complete(struct http_call *call);
 void http_call_fail(struct http_call *call, int code, bool is_unsent, const char *reason);
+
+/* inflate.c */
+enum {
+    HTTP_INFLATE_FREE = 16 << 20, /* bytes that are unpacked whatever they were made of */
+    HTTP_INFLATE_RATIO = 200,     /* then so many for one */
+};
+struct http_inflate *http_inflate_new(void);
+void http_inflate_free(struct http_inflate *f); /* accepts NULL */
+/* Takes from *in (which gets shorter) and gives a piece that lives until the next call. 1: there is
+ * more to give before more must come; -EPROTO, ERR_TOO_BIG with *why (static). */
+MG_NODISCARD int http_inflate_next(struct http_inflate *f, struct str *in, struct str *out,
+                                   const char **why);
+bool http_inflate_is_over(const struct http_inflate *f);
 
 /* tls.c */
 MG_NODISCARD int http_tls_start(struct http_conn *n, struct err *e);

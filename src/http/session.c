@@ -283,6 +283,9 @@ bool http_session_submit(struct http_conn *n, struct http_call *call) {
         (void)snprintf(length, sizeof(length), "%zu", call->body.n);
         vec_push(&v, field(STR("content-length"), str_c(length)));
     }
+    if (c->o.is_gzip_welcome) {
+        vec_push(&v, field(STR("accept-encoding"), STR("gzip")));
+    }
     for (size_t i = 0; i < call->n_headers; i++) {
         vec_push(&v, field(call->headers[i].name, call->headers[i].value));
     }

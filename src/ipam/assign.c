@@ -42,6 +42,7 @@ static bool is_reserved(const struct ipam_options *o, const struct ip46 *ip) {
 static size_t take_free(struct assigning *x, struct block *b, struct arena *a) {
     size_t n = 0;
     struct jnode *attr = NULL;
+    ipam_wake(x->m, b);
     for (uint32_t i = 0; i < b->n_queue && x->n + n < x->want;) {
         uint32_t ordinal = b->queue[i];
         struct ip46 ip;
@@ -52,7 +53,7 @@ static size_t take_free(struct assigning *x, struct block *b, struct arena *a) {
             continue;
         }
         attr = attr ? attr : make_attr(x, a);
-        block_take(b, ordinal, attr, a);
+        block_take(b, ordinal, attr);
         x->out[x->n + n++] = ip;
     }
     return n;
@@ -66,7 +67,7 @@ static int write_taken(struct assigning *x, struct stored_block *s, size_t n, st
         return r;
     }
     r = ipam_put_block(x->m, s, a, x->e);
-    if (r < 0 && n) {
+    if (n && ipam_is_unwritten(r)) {
         struct err ignored; /* the first error counts; a count too many does no harm */
         (void)!ipam_handle_add(x->m, x->handle, &s->b->cidr, -(int64_t)n, &ignored);
     }
@@ -192,7 +193,7 @@ static int create(struct assigning *x, struct stored_block *s, size_t n, struct 
  * (*is_claimed). ERR_EXISTS: somebody was faster. */
 static int claim(struct assigning *x, const struct prefix *cidr, bool *is_claimed) {
     struct arena a = {0};
-    struct stored_block s = {block_new(cidr, str_c(x->m->affinity), &a), REV_NONE};
+    struct stored_block s = {block_new(cidr, str_c(x->m->affinity), x->m->now(), &a), REV_NONE};
     size_t n = take_free(x, s.b, &a);
     int r = n ? create(x, &s, n, &a) : 0;
     *is_claimed = n > 0 && r == 0;
@@ -360,10 +361,10 @@ static bool try_claim(void *arg, const struct prefix *block) {
     return r < 0 || c->x->n >= c->x->want || c->n_owned >= c->max_owned;
 }
 
-static int from_new_blocks(struct assigning *x, const struct cidr_list *used, size_t n_owned,
+static int from_new_blocks(struct assigning *x, const struct cidr_list *used, size_t *n_owned,
                            bool *is_limited) {
     size_t max = x->o->max_blocks ? x->o->max_blocks : IPAM_DEFAULT_MAX_BLOCKS;
-    struct claiming c = {x, used, n_owned, max, 0};
+    struct claiming c = {x, used, *n_owned, max, 0};
     for (size_t i = 0; i < x->o->n_pools && x->n < x->want && c.r == 0; i++) {
         const struct ipam_pool *p = &x->o->pools[i];
         if (p->cidr.ip.family != x->family || p->block_len < p->cidr.len ||
@@ -377,20 +378,103 @@ static int from_new_blocks(struct assigning *x, const struct cidr_list *used, si
         each_candidate(x->m, p, used->v.n + 65536, try_claim, &c);
     }
     *is_limited = x->n < x->want && c.n_owned >= max;
+    *n_owned = c.n_owned;
     return c.r;
 }
 
-static int from_others(struct assigning *x, const struct cidr_list *used) {
-    for (size_t i = 0; i < used->v.n && x->n < x->want; i++) {
-        if (!pool_of(x->o, &used->v.p[i].cidr)) {
+/* ---- what others have ---- */
+
+/* A block of another's, or nobody's, with what it may give. */
+struct lent {
+    struct prefix cidr;
+    struct str owner; /* node; empty: nobody's */
+    bool has_free;
+    bool is_idle; /* a node's, nothing in use, claimed long enough ago */
+};
+struct survey {
+    struct assigning *x;
+    struct arena a;
+    VEC(struct lent) v;
+};
+
+static int survey_block(void *arg, const struct store_item *it) {
+    struct survey *s = arg;
+    const struct assigning *x = s->x;
+    struct arena a = {0};
+    struct block *b = NULL;
+    struct err ignored; /* one that can't be read gives nothing; check names it */
+    if (ipam_parse_block(it->key, it->value, &a, &b, &ignored) == 0 && pool_of(x->o, &b->cidr)) {
+        struct lent l = {.cidr = b->cidr, .owner = STR("")};
+        bool is_host = str_starts(b->affinity, STR("host:"));
+        ipam_wake(x->m, b);
+        l.has_free = b->n_queue > 0;
+        if (is_host) {
+            l.owner = arena_dup(&s->a, str_sub(b->affinity, strlen("host:"), b->affinity.n));
+            l.is_idle = block_in_use(b) == 0 &&
+                        block_claimed_ns(b) + IPAM_RECLAIM_AGE_S * 1000000000LL <= x->m->now();
+        }
+        vec_push(&s->v, l);
+    }
+    arena_fini(&a);
+    return 0;
+}
+
+/* Another node's block that has been empty for a while becomes ours, as Calico does: its owner
+ * gives it up (a compare-and-swap; an address assigned meanwhile stops it) and we claim it. */
+static int reclaim(struct survey *s, size_t n_owned, size_t max) {
+    struct assigning *x = s->x;
+    for (size_t i = 0; i < s->v.n && x->n < x->want && n_owned < max; i++) {
+        struct lent *l = &s->v.p[i];
+        if (!l->is_idle || str_eq(l->owner, str_c(x->m->node))) {
             continue;
         }
-        int r = borrow(x, &used->v.p[i].cidr);
+        struct ipam *owner = ipam_new(x->m->store, l->owner);
+        owner->now = x->m->now;
+        owner->cooldown_s = x->m->cooldown_s;
+        /* A conflict: it is in use again, and not for us. */
+        int r = ipam_release_block(owner, &l->cidr, x->e);
+        ipam_free(owner);
+        bool is_claimed = false;
+        r = r == 0 ? claim(x, &l->cidr, &is_claimed) : r;
+        n_owned += is_claimed;
+        l->has_free = l->has_free && !is_claimed;
+        if (r < 0 && !ipam_is_race(r)) {
+            return r;
+        }
+    }
+    return 0;
+}
+
+/* One address after the other out of blocks of others, from a place of this node's own on, so that
+ * nodes do not all want the same one. */
+static int borrow_any(struct survey *s) {
+    struct assigning *x = s->x;
+    uint64_t start = s->v.n ? first_index(x->m, s->v.n) : 0;
+    for (size_t i = 0; i < s->v.n && x->n < x->want; i++) {
+        const struct lent *l = &s->v.p[(start + i) % s->v.n];
+        int r = l->has_free ? borrow(x, &l->cidr) : 0;
         if (r < 0 && r != ERR_NOT_FOUND) {
             return r;
         }
     }
     return 0;
+}
+
+static int from_others(struct assigning *x, size_t n_owned) {
+    struct survey s = {.x = x};
+    size_t max = x->o->max_blocks ? x->o->max_blocks : IPAM_DEFAULT_MAX_BLOCKS;
+    struct str prefix = arena_printf(&s.a, "/ipam/v2/assignment/ipv%u/block/", x->family);
+    int r = store_list(x->m->store, (struct store_key){STR(STORE_SPACE_IPAM), prefix}, NULL,
+                       survey_block, &s, x->e);
+    if (r == 0 && !x->o->no_new_blocks) {
+        r = reclaim(&s, n_owned, max);
+    }
+    if (r == 0 && x->n < x->want && !x->o->strict_affinity) {
+        r = borrow_any(&s);
+    }
+    vec_fini(&s.v);
+    arena_fini(&s.a);
+    return r;
 }
 
 /* ---- the error that says how full what is ---- */
@@ -466,13 +550,22 @@ static int from_elsewhere(struct assigning *x, const struct cidr_list *own, size
         r = from_forgotten(x, &used, own, &n_owned);
     }
     if (r == 0 && x->n < x->want && !x->o->no_new_blocks) {
-        r = from_new_blocks(x, &used, n_owned, is_limited);
+        r = from_new_blocks(x, &used, &n_owned, is_limited);
     }
-    if (r == 0 && x->n < x->want && !x->o->strict_affinity && !*is_limited) {
-        r = from_others(x, &used);
+    if (r == 0 && x->n < x->want && !*is_limited) {
+        r = from_others(x, n_owned);
     }
     vec_fini(&used.v);
     return r;
+}
+
+static bool is_refused(const struct ipam_options *o, const struct prefix *block) {
+    for (size_t i = 0; i < o->n_refusing; i++) {
+        if (prefix_has(&o->refusing[i].cidr, block)) {
+            return true;
+        }
+    }
+    return false;
 }
 
 static int assign(struct assigning *x, bool *is_limited) {
@@ -488,6 +581,9 @@ static int assign(struct assigning *x, bool *is_limited) {
             bool is_ours;
             r = from_affine(x, &own.v.p[i], &is_ours);
             n_owned -= !is_ours;
+        } else if (is_refused(x->o, &own.v.p[i].cidr)) {
+            struct err ignored; /* still in use, or another's already */
+            n_owned -= ipam_release_block(x->m, &own.v.p[i].cidr, &ignored) == 0;
         }
     }
     if (r == 0 && x->n < x->want) {
@@ -528,7 +624,7 @@ static int assign_ip_once(struct assigning *x, const struct prefix *cidr, const 
     int r = ipam_get_block(x->m, cidr, a, &s, x->e);
     if (r == ERR_NOT_FOUND) {
         r = 0;
-        s = (struct stored_block){block_new(cidr, str_c(x->m->affinity), a), REV_NONE};
+        s = (struct stored_block){block_new(cidr, str_c(x->m->affinity), x->m->now(), a), REV_NONE};
     }
     if (r < 0) {
         return r;
@@ -544,7 +640,7 @@ static int assign_ip_once(struct assigning *x, const struct prefix *cidr, const 
     if (s.b->alloc[ordinal] >= 0) {
         return held_by(x, s.b, ordinal, ip);
     }
-    block_take(s.b, ordinal, make_attr(x, a), a);
+    block_take(s.b, ordinal, make_attr(x, a));
     r = is_new ? create(x, &s, 1, a) : write_taken(x, &s, 1, a);
     return r == ERR_EXISTS ? ERR_CONFLICT : r; /* the block came into being meanwhile */
 }

@@ -20,13 +20,14 @@ static bool alloc_arrays(struct block *b, struct arena *a) {
     return true;
 }
 
-struct block *block_new(const struct prefix *cidr, struct str affinity, struct arena *a) {
+struct block *block_new(const struct prefix *cidr, struct str affinity, int64_t wall_ns,
+                        struct arena *a) {
     struct block *b = arena_new(a, struct block);
     char stamp[32];
     b->cidr = *cidr;
     b->affinity = affinity;
-    b->claim_time = arena_dup(a, str_c(clock_rfc3339(clock_wall_ns(), stamp)));
-    b->sequence = clock_wall_ns();
+    b->claim_time = arena_dup(a, str_c(clock_rfc3339(wall_ns, stamp)));
+    b->sequence = wall_ns;
     bool ok = alloc_arrays(b, a);
     mg_assert(ok); /* callers checked the pool's block size */
     for (uint32_t i = 0; i < b->size; i++) {
@@ -69,13 +70,16 @@ int block_parse(struct str text, struct arena *a, struct block **out, struct err
         return err_wrap(e, ERR_CORRUPT, "IPAM block");
     }
     struct block *b = arena_new(a, struct block);
+    b->doc = doc;
     if (prefix_parse(jnode_str(jnode_getc(doc, "cidr")), &b->cidr) < 0 ||
         !prefix_is_masked(&b->cidr) || !alloc_arrays(b, a)) {
         return bad(e, "cidr: not a masked prefix of at most 4096 addresses");
     }
     b->affinity = jnode_str(jnode_getc(doc, "affinity"));
-    if (!b->affinity.p) {
-        b->affinity = jnode_str(jnode_getc(doc, "hostAffinity")); /* the old name */
+    struct str old = jnode_str(jnode_getc(doc, "hostAffinity")); /* of Calico before 2.0 */
+    if (!b->affinity.p && old.n) {
+        b->affinity =
+            str_starts(old, STR("host:")) ? old : arena_printf(a, "host:%.*s", STR_FMT(old));
     }
     b->claim_time = jnode_str(jnode_getc(doc, "affinity_claim_time"));
     const struct jnode *seq = jnode_getc(doc, "sequenceNumber");
@@ -124,6 +128,26 @@ int block_parse(struct str text, struct arena *a, struct block **out, struct err
     return 0;
 }
 
+/* What another version wrote beside the members known here stays. */
+static void write_others(const struct block *b, struct buf *out) {
+    static const char *const known[] = {
+        "cidr",        "affinity",    "affinity_claim_time", "allocations",
+        "unallocated", "attributes",  "sequenceNumber",      "sequenceNumberForAllocation",
+        "deleted",     "hostAffinity"};
+    jnode_each (n, b->doc) {
+        bool is_known = false;
+        for (size_t i = 0; i < ARRAY_LEN(known) && !is_known; i++) {
+            is_known = str_is(n->key, known[i]);
+        }
+        if (!is_known) {
+            buf_putc(out, ',');
+            json_quote(out, n->key);
+            buf_putc(out, ':');
+            json_write(out, n, 0);
+        }
+    }
+}
+
 void block_write(const struct block *b, struct buf *out) {
     char text[IP_TEXT_MAX];
     buf_printf(out, "{\"cidr\":\"%s\",\"affinity\":", prefix_text(&b->cidr, text));
@@ -163,7 +187,9 @@ void block_write(const struct block *b, struct buf *out) {
             sep = ",";
         }
     }
-    buf_puts(out, "},\"deleted\":false}");
+    buf_puts(out, "},\"deleted\":false");
+    write_others(b, out);
+    buf_putc(out, '}');
 }
 
 struct str block_handle_of(const struct block *b, uint32_t ordinal) {
@@ -184,15 +210,8 @@ struct str block_attr_of(const struct block *b, uint32_t ordinal, const char *ke
     return v.p ? v : STR("");
 }
 
-void block_take(struct block *b, uint32_t ordinal, struct jnode *attr, struct arena *a) {
-    (void)a;
-    for (uint32_t i = 0; i < b->n_queue; i++) {
-        if (b->queue[i] == ordinal) {
-            memmove(&b->queue[i], &b->queue[i + 1], (b->n_queue - i - 1) * sizeof(*b->queue));
-            b->n_queue--;
-            break;
-        }
-    }
+/* Points an address at attributes; equal ones are shared. */
+static void set_attr(struct block *b, uint32_t ordinal, struct jnode *attr) {
     uint32_t k = 0;
     while (k < b->n_attrs && !jnode_eq(b->attrs[k], attr)) {
         k++;
@@ -201,14 +220,24 @@ void block_take(struct block *b, uint32_t ordinal, struct jnode *attr, struct ar
         b->attrs[b->n_attrs++] = attr;
     }
     b->alloc[ordinal] = (int32_t)k;
+}
+
+void block_take(struct block *b, uint32_t ordinal, struct jnode *attr) {
+    for (uint32_t i = 0; i < b->n_queue; i++) {
+        if (b->queue[i] == ordinal) {
+            memmove(&b->queue[i], &b->queue[i + 1], (b->n_queue - i - 1) * sizeof(*b->queue));
+            b->n_queue--;
+            break;
+        }
+    }
+    set_attr(b, ordinal, attr);
     b->sequence_of[ordinal] = b->sequence;
 }
 
-void block_give(struct block *b, uint32_t ordinal) {
+/* Its attributes go unless others share them. */
+static void unset_attr(struct block *b, uint32_t ordinal) {
     int32_t k = b->alloc[ordinal];
     b->alloc[ordinal] = -1;
-    b->sequence_of[ordinal] = 0;
-    b->queue[b->n_queue++] = ordinal;
     for (uint32_t i = 0; i < b->size; i++) {
         if (b->alloc[i] == k) {
             return; /* others share the attributes */
@@ -221,6 +250,75 @@ void block_give(struct block *b, uint32_t ordinal) {
             b->alloc[i]--;
         }
     }
+}
+
+void block_give(struct block *b, uint32_t ordinal) {
+    unset_attr(b, ordinal);
+    b->sequence_of[ordinal] = 0;
+    b->queue[b->n_queue++] = ordinal;
+}
+
+void block_rest(struct block *b, uint32_t ordinal, int64_t wall_ns, struct arena *a) {
+    char stamp[32];
+    struct jnode *attr = jnode_new(a, J_MAP);
+    jnode_set(a, attr, STR("releasedAt"),
+              jnode_new_str(a, arena_dup(a, str_c(clock_rfc3339(wall_ns, stamp)))));
+    unset_attr(b, ordinal);
+    set_attr(b, ordinal, attr);
+    b->sequence_of[ordinal] = 0;
+}
+
+static struct str released_at(const struct block *b, uint32_t ordinal) {
+    if (b->alloc[ordinal] < 0 || block_handle_of(b, ordinal).n) {
+        return STR_NULL;
+    }
+    return jnode_str(jnode_getc(b->attrs[b->alloc[ordinal]], "releasedAt"));
+}
+
+bool block_is_resting(const struct block *b, uint32_t ordinal) {
+    return released_at(b, ordinal).n > 0;
+}
+
+uint32_t block_wake(struct block *b, int64_t wall_ns, int64_t cooldown_s) {
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < b->size; i++) {
+        struct str stamp = released_at(b, i);
+        /* A stamp that nobody can read (-1: long ago) must not keep an address for ever. */
+        if (stamp.n &&
+            (cooldown_s <= 0 || clock_parse_rfc3339(stamp) <= wall_ns / 1000000000 - cooldown_s)) {
+            block_give(b, i);
+            n++;
+        }
+    }
+    return n;
+}
+
+uint32_t block_requeue(struct block *b) {
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < b->size; i++) {
+        bool is_known = b->alloc[i] >= 0;
+        for (uint32_t k = 0; k < b->n_queue && !is_known; k++) {
+            is_known = b->queue[k] == i;
+        }
+        if (!is_known) {
+            b->queue[b->n_queue++] = i;
+            n++;
+        }
+    }
+    return n;
+}
+
+uint32_t block_resting(const struct block *b) {
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < b->size; i++) {
+        n += block_is_resting(b, i);
+    }
+    return n;
+}
+
+int64_t block_claimed_ns(const struct block *b) {
+    int64_t s = b->claim_time.p ? clock_parse_rfc3339(b->claim_time) : -1;
+    return s < 0 ? 0 : s * 1000000000;
 }
 
 uint32_t block_in_use(const struct block *b) {

@@ -17,11 +17,13 @@ struct block {
     struct jnode **attrs; /* as they stand in the document; lists of members unknown to us stay */
     uint32_t n_attrs;
     int64_t sequence;
-    int64_t *sequence_of; /* number at allocation, 0 = none */
+    int64_t *sequence_of;    /* number at allocation, 0 = none */
+    const struct jnode *doc; /* as read, for the members that only others know; NULL: a new one */
 };
 
-/* A new block: nothing allocated. All in the arena. */
-struct block *block_new(const struct prefix *cidr, struct str affinity, struct arena *a);
+/* A new block: nothing allocated. All in the arena. wall_ns: now. */
+struct block *block_new(const struct prefix *cidr, struct str affinity, int64_t wall_ns,
+                        struct arena *a);
 MG_NODISCARD int block_parse(struct str text, struct arena *a, struct block **out, struct err *e);
 void block_write(const struct block *b, struct buf *out);
 
@@ -29,7 +31,17 @@ struct str block_handle_of(const struct block *b, uint32_t ordinal);
 /* A text of the owner's attributes ("pod"); empty without. */
 struct str block_attr_of(const struct block *b, uint32_t ordinal, const char *key);
 /* attr: {"handle_id", "secondary"}; equal ones are shared. */
-void block_take(struct block *b, uint32_t ordinal, struct jnode *attr, struct arena *a);
+void block_take(struct block *b, uint32_t ordinal, struct jnode *attr);
 /* Back to the tail of the queue. */
 void block_give(struct block *b, uint32_t ordinal);
-uint32_t block_in_use(const struct block *b);
+/* Released, but nobody's yet: rests until block_wake finds its time over. wall_ns: now. */
+void block_rest(struct block *b, uint32_t ordinal, int64_t wall_ns, struct arena *a);
+bool block_is_resting(const struct block *b, uint32_t ordinal);
+/* Gives back what was released cooldown_s ago or earlier; how many. */
+uint32_t block_wake(struct block *b, int64_t wall_ns, int64_t cooldown_s);
+/* Addresses neither in use nor in the queue (somebody's broken write): into it. How many. */
+uint32_t block_requeue(struct block *b);
+uint32_t block_in_use(const struct block *b); /* those at rest count */
+uint32_t block_resting(const struct block *b);
+/* When the block was claimed, ns since 1970; 0: not known. */
+int64_t block_claimed_ns(const struct block *b);

@@ -22,7 +22,7 @@ static int release_once(struct ipam *m, const struct prefix *cidr, const struct 
         uint32_t ordinal = (uint32_t)prefix_offset(cidr, &v[i].ip);
         if (s.b->alloc[ordinal] >= 0 && s.b->sequence_of[ordinal] == v[i].sequence &&
             str_eq(block_handle_of(s.b, ordinal), v[i].handle)) {
-            block_give(s.b, ordinal);
+            ipam_give(m, s.b, ordinal, a);
             vec_push(&handles, v[i].handle);
         }
     }
@@ -105,6 +105,7 @@ static int give_up_once(struct ipam *m, const struct prefix *cidr, bool must_be_
         r = drop_affinity(m, cidr, a, e);
         return r < 0 ? r : (must_be_empty ? err_set(e, ERR_CONFLICT, "the block is another's") : 0);
     }
+    ipam_wake(m, s.b);
     bool is_empty = block_in_use(s.b) == 0;
     if (must_be_empty && !is_empty) {
         return in_use(cidr, s.b, e);
@@ -173,8 +174,9 @@ int ipam_release_owner(struct ipam *m, struct err *e) {
         r = r == ERR_CONFLICT ? 0 : r;
     }
     if (r == 0) {
+        /* The note that the node is known. The Kubernetes API has no place for it (ERR_INVALID). */
         r = store_delete(m->store, (struct store_key){STR(STORE_SPACE_IPAM), base}, REV_ANY, e);
-        r = r == ERR_NOT_FOUND ? 0 : r;
+        r = r == ERR_NOT_FOUND || r == ERR_INVALID ? 0 : r;
     }
     vec_fini(&o.v);
     arena_fini(&a);

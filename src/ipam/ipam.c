@@ -1,6 +1,8 @@
 /* Keys, reading and writing of blocks and handles, and release. */
 #include "ipam/ipam_int.h"
 
+#include "base/clock.h"
+
 #include <stdlib.h>
 
 static struct ipam *new_owner(struct store *s, const char *kind, struct str name) {
@@ -8,6 +10,8 @@ static struct ipam *new_owner(struct store *s, const char *kind, struct str name
     size_t n = strlen(kind);
     mg_assert(m != NULL);
     m->store = s;
+    m->now = clock_wall_ns;
+    m->cooldown_s = -1;
     m->owner_kind = kind;
     m->node = strndup(name.p, name.n);
     m->affinity = malloc(n + name.n + 2);
@@ -32,6 +36,14 @@ void ipam_free(struct ipam *m) {
         free(m->affinity);
         free(m);
     }
+}
+
+void ipam_set_cooldown(struct ipam *m, int64_t seconds) {
+    m->cooldown_s = seconds;
+}
+
+void ipam_set_clock(struct ipam *m, int64_t (*now)(void)) {
+    m->now = now;
 }
 
 /* ---- keys ---- */
@@ -107,8 +119,21 @@ int ipam_get_block(struct ipam *m, const struct prefix *cidr, struct arena *a,
     return r;
 }
 
+void ipam_give(const struct ipam *m, struct block *b, uint32_t ordinal, struct arena *a) {
+    if (m->cooldown_s > 0) {
+        block_rest(b, ordinal, m->now(), a);
+    } else {
+        block_give(b, ordinal);
+    }
+}
+
+void ipam_wake(const struct ipam *m, struct block *b) {
+    (void)block_wake(b, m->now(), m->cooldown_s < 0 ? IPAM_COOLDOWN_MAX_S : m->cooldown_s);
+}
+
 int ipam_put_block(struct ipam *m, struct stored_block *s, struct arena *a, struct err *e) {
     struct store_key key = ipam_block_key(&s->b->cidr, a);
+    ipam_wake(m, s->b);
     if (!s->b->affinity.p && block_in_use(s->b) == 0 && s->revision != REV_NONE) {
         return store_delete(m->store, key, s->revision, e);
     }
@@ -133,24 +158,27 @@ static struct jnode *handle_blocks(struct jnode *doc, struct arena *a) {
     return blocks;
 }
 
+int ipam_get_handle(struct ipam *m, struct str handle, struct arena *a, struct store_item *it,
+                    struct jnode **doc, struct err *e) {
+    *doc = NULL;
+    it->revision = REV_NONE;
+    int r = store_get(m->store, ipam_handle_key(handle, a), a, it, e);
+    if (r == ERR_NOT_FOUND) {
+        return 0;
+    }
+    return r < 0 ? r : json_parse(it->value, &json_limits_default, a, doc, e);
+}
+
 static int handle_once(struct ipam *m, struct str handle, const struct prefix *cidr, int64_t n,
                        struct arena *a, struct err *e) {
+    struct store_item it;
+    struct jnode *doc;
+    int r = ipam_get_handle(m, handle, a, &it, &doc, e);
+    if (r < 0 || (!doc && n < 0)) {
+        return r; /* nothing to take away from */
+    }
     struct store_key key = ipam_handle_key(handle, a);
-    struct store_item it = {.revision = REV_NONE};
-    struct jnode *doc = NULL;
-    int r = store_get(m->store, key, a, &it, e);
-    if (r == 0) {
-        r = json_parse(it.value, &json_limits_default, a, &doc, e);
-    } else if (r == ERR_NOT_FOUND) {
-        if (n < 0) {
-            return 0; /* nothing to take away from */
-        }
-        doc = jnode_new(a, J_MAP);
-        r = 0;
-    }
-    if (r < 0) {
-        return r;
-    }
+    doc = doc ? doc : jnode_new(a, J_MAP);
     struct jnode *blocks = handle_blocks(doc, a);
     char text[IP_TEXT_MAX];
     struct str k = arena_dup(a, str_c(prefix_text(cidr, text)));
@@ -229,7 +257,8 @@ static int release_once(struct ipam *m, const struct prefix *cidr, const struct 
     size_t n_handles = 0, n = 0;
     for (uint32_t i = 0; i < s.b->size; i++) {
         struct str h = block_handle_of(s.b, i);
-        if (s.b->alloc[i] < 0 || !is_asked(q, s.b, i) || (q->handle.n && !str_eq(h, q->handle))) {
+        if (s.b->alloc[i] < 0 || block_is_resting(s.b, i) || !is_asked(q, s.b, i) ||
+            (q->handle.n && !str_eq(h, q->handle))) {
             continue;
         }
         size_t k = 0;
@@ -243,7 +272,7 @@ static int release_once(struct ipam *m, const struct prefix *cidr, const struct 
         bool inside = prefix_nth(&s.b->cidr, i, &ips[n]);
         mg_assert(inside);
         n++;
-        block_give(s.b, i);
+        ipam_give(m, s.b, i, a);
     }
     if (n == 0) {
         return 0;

@@ -20,6 +20,9 @@ struct ipam_pool {
 struct ipam_options {
     const struct ipam_pool *pools; /* in order of preference */
     size_t n_pools;
+    /* Whose nodeSelector excludes this node: its empty blocks there are given up. */
+    const struct ipam_pool *refusing;
+    size_t n_refusing;
     const struct prefix *reserved; /* of IPReservations: skipped by automatic assignment */
     size_t n_reserved;
     bool strict_affinity; /* never take from another node's block */
@@ -37,10 +40,31 @@ struct ipam *ipam_new(struct store *s, struct str node);
 /* An owner that is no node: "load-balancer" has the addresses of Services. */
 struct ipam *ipam_new_virtual(struct store *s, struct str name);
 void ipam_free(struct ipam *m);
+/* How long a released address rests before anybody gets it (ipCooldownSeconds); 0: not at all. */
+void ipam_set_cooldown(struct ipam *m, int64_t seconds);
+/* Another clock than the wall's (ns since 1970), for simulations. */
+void ipam_set_clock(struct ipam *m, int64_t (*now)(void));
 
-/* Assigns count addresses of a family, from this node's blocks first, then from new ones, then
- * (unless strict) from others'. All or none. ERR_NO_SPACE says which pools were tried and how full
- * they are. */
+/* ---- settings (settings.c) ---- */
+
+struct ipam_settings {
+    bool strict_affinity, auto_blocks; /* false, true unless set */
+    unsigned max_blocks;               /* of a node; 0: 20 */
+    int64_t cooldown_s;
+    bool vm_persistence; /* virtual machines keep their addresses; true unless set */
+};
+/* What is in the store; defaults where nothing is. */
+MG_NODISCARD int ipam_settings_read(struct store *s, struct ipam_settings *out, struct err *e);
+/* What of them an instance needs for giving addresses back (cooldown), from its store. */
+MG_NODISCARD int ipam_settings_heed(struct ipam *m, struct err *e);
+/* All of them. ERR_INVALID: they don't go together. */
+MG_NODISCARD int ipam_settings_write(struct store *s, const struct ipam_settings *v, struct err *e);
+
+/* ---- assignment ---- */
+
+/* Assigns count addresses of a family, from this node's blocks first, then from new ones, then from
+ * others' that have been empty for a minute, then (unless strict) addresses of others' blocks. All
+ * or none. ERR_NO_SPACE says which pools were tried and how full they are. */
 MG_NODISCARD int ipam_assign_auto(struct ipam *m, const struct ipam_options *o,
                                   enum ip_family family, size_t count, struct str handle,
                                   const struct ipam_attr *attrs, size_t n_attrs, struct ip46 *out,
@@ -98,7 +122,44 @@ MG_NODISCARD int ipam_each(struct ipam *m,
                            void (*cb)(void *arg, const struct ip46 *ip, struct str handle,
                                       struct str ns, struct str pod),
                            void *arg, struct err *e);
-/* Calls cb with a sentence for each inconsistency between blocks, handles and affinities. Returns
- * their number, or negative. */
+/* One address in use, for reports. Texts live until the callback returns. */
+struct ipam_allocation {
+    struct ip46 ip;
+    struct prefix block;
+    struct str affinity;            /* of the block; empty: nobody's */
+    struct str handle;              /* empty: at rest, or assigned without one */
+    struct str ns, pod, node, type; /* attributes; may be empty */
+    int64_t sequence;
+    bool is_resting;                /* released, in cooldown */
+    const struct jnode *attributes; /* as they stand in the block */
+};
+/* By address. */
+MG_NODISCARD int ipam_allocations(struct ipam *m,
+                                  void (*cb)(void *arg, const struct ipam_allocation *x), void *arg,
+                                  struct err *e);
+
+/* ---- whether the books agree, and mending them (report.c, repair.c) ---- */
+
+enum ipam_fault_kind {
+    IPAM_UNREADABLE,     /* a block or handle: for a person to look at */
+    IPAM_OVERLAP,        /* cidr: the emptier one of two blocks with addresses in common */
+    IPAM_LOST,           /* addresses of block cidr that are neither free nor in use */
+    IPAM_STRAY_AFFINITY, /* name ("host:NODE") claims cidr, which isn't there or another's */
+    IPAM_NO_AFFINITY,    /* block cidr says it is name's, who has no affinity for it */
+    IPAM_HANDLE,         /* handle name and block cidr count differently */
+};
+struct ipam_fault {
+    enum ipam_fault_kind kind;
+    struct prefix cidr;
+    struct str name, text; /* live until the callback returns */
+};
+/* Calls cb for each inconsistency between blocks, handles and affinities. What another writes
+ * meanwhile can look like one: ask twice. Returns their number, or negative. */
+MG_NODISCARD int ipam_faults(struct ipam *m, void (*cb)(void *arg, const struct ipam_fault *f),
+                             void *arg, struct err *e);
+/* The same, in sentences. */
 MG_NODISCARD int ipam_check(struct ipam *m, void (*cb)(void *arg, struct str text), void *arg,
                             struct err *e);
+/* Mends one, by compare-and-swap on what it finds now: nothing, if the fault has gone. No address
+ * that is in use changes. 0: it is no more. ERR_INVALID says what a person has to do. */
+MG_NODISCARD int ipam_mend(struct ipam *m, const struct ipam_fault *f, struct err *e);

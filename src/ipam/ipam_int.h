@@ -4,14 +4,29 @@
 #include "ipam/block.h"
 #include "ipam/ipam.h"
 
-enum { IPAM_RETRIES = 100, IPAM_DEFAULT_MAX_BLOCKS = 20, BLOCK_TEXT_MAX = 1 << 20 };
+enum {
+    IPAM_RETRIES = 100,
+    IPAM_DEFAULT_MAX_BLOCKS = 20,
+    IPAM_COOLDOWN_MAX_S = 1200,
+    IPAM_RECLAIM_AGE_S = 60,
+    BLOCK_TEXT_MAX = 1 << 20
+};
 
 struct ipam {
     struct store *store;
     char *node;             /* of the owner: a node, or what has addresses without being one */
     char *affinity;         /* "host:NODE", "virtual:NAME" */
     const char *owner_kind; /* "host", "virtual": a part of the keys, too */
+    int64_t cooldown_s; /* -1: not told. Then none rests, and those at rest wait the longest time */
+    int64_t (*now)(void); /* wall clock, ns */
 };
+
+/* A failed call that certainly wrote nothing. Of any other failure nobody can say what became of
+ * the write: what it prepared must stay, so that a later release finds it. */
+static inline bool ipam_is_unwritten(int r) {
+    return r == ERR_CONFLICT || r == ERR_EXISTS || r == ERR_NOT_FOUND || r == ERR_INVALID ||
+           r == ERR_TOO_BIG;
+}
 
 /* Somebody else wrote between our reading and our writing: read again. */
 static inline bool ipam_is_race(int r) {
@@ -36,9 +51,16 @@ MG_NODISCARD int ipam_parse_block(struct str key, struct str value, struct arena
                                   struct block **out, struct err *e);
 MG_NODISCARD int ipam_get_block(struct ipam *m, const struct prefix *cidr, struct arena *a,
                                 struct stored_block *out, struct err *e);
+/* A handle's document, NULL if it is not there, and its revision. */
+MG_NODISCARD int ipam_get_handle(struct ipam *m, struct str handle, struct arena *a,
+                                 struct store_item *it, struct jnode **doc, struct err *e);
 /* Writes or, without affinity and allocations, deletes it. ERR_CONFLICT: read again. */
 MG_NODISCARD int ipam_put_block(struct ipam *m, struct stored_block *s, struct arena *a,
                                 struct err *e);
+/* Frees an address, or lets it rest if that is set. */
+void ipam_give(const struct ipam *m, struct block *b, uint32_t ordinal, struct arena *a);
+/* Frees those that have rested long enough. */
+void ipam_wake(const struct ipam *m, struct block *b);
 /* Adds n (may be negative) to the handle's count for the block. */
 MG_NODISCARD int ipam_handle_add(struct ipam *m, struct str handle, const struct prefix *cidr,
                                  int64_t n, struct err *e);

@@ -1,4 +1,4 @@
-/* What is in use, and whether blocks, handles and affinities agree. */
+/* What is in use, and whether blocks, handles and affinities agree. What mends them is repair.c. */
 #include "ipam/ipam_int.h"
 
 #include "base/hash.h"
@@ -15,6 +15,10 @@
 #include "base/map.tmpl.h"
 
 typedef VEC(struct block *) block_vec;
+
+static int block_qcmp(const void *a, const void *b) {
+    return prefix_cmp(&(*(struct block *const *)a)->cidr, &(*(struct block *const *)b)->cidr);
+}
 
 struct reading {
     struct arena *a;
@@ -91,20 +95,28 @@ int ipam_show(struct ipam *m, const struct ipam_pool *pools, size_t n_pools,
     return r;
 }
 
-int ipam_each(struct ipam *m,
-              void (*cb)(void *arg, const struct ip46 *ip, struct str handle, struct str ns,
-                         struct str pod),
-              void *arg, struct err *e) {
+int ipam_allocations(struct ipam *m, void (*cb)(void *arg, const struct ipam_allocation *x),
+                     void *arg, struct err *e) {
     struct arena a = {0};
     block_vec v = {0};
     int r = read_blocks(m, &a, &v, e);
+    vec_sort(&v, block_qcmp);
     for (size_t i = 0; r == 0 && i < v.n; i++) {
-        for (uint32_t k = 0; k < v.p[i]->size; k++) {
-            struct ip46 ip;
-            if (v.p[i]->alloc[k] >= 0 && prefix_nth(&v.p[i]->cidr, k, &ip)) {
-                cb(arg, &ip, block_handle_of(v.p[i], k), block_attr_of(v.p[i], k, "namespace"),
-                   block_attr_of(v.p[i], k, "pod"));
+        const struct block *b = v.p[i];
+        for (uint32_t k = 0; k < b->size; k++) {
+            struct ipam_allocation x = {.block = b->cidr, .affinity = b->affinity};
+            if (b->alloc[k] < 0 || !prefix_nth(&b->cidr, k, &x.ip)) {
+                continue;
             }
+            x.handle = block_handle_of(b, k);
+            x.ns = block_attr_of(b, k, "namespace");
+            x.pod = block_attr_of(b, k, "pod");
+            x.node = block_attr_of(b, k, "node");
+            x.type = block_attr_of(b, k, "type");
+            x.sequence = b->sequence_of[k];
+            x.is_resting = block_is_resting(b, k);
+            x.attributes = b->attrs[b->alloc[k]];
+            cb(arg, &x);
         }
     }
     vec_fini(&v);
@@ -112,20 +124,45 @@ int ipam_each(struct ipam *m,
     return r;
 }
 
+struct each {
+    void (*cb)(void *arg, const struct ip46 *ip, struct str handle, struct str ns, struct str pod);
+    void *arg;
+};
+static void each_one(void *arg, const struct ipam_allocation *x) {
+    const struct each *t = arg;
+    if (!x->is_resting) {
+        t->cb(t->arg, &x->ip, x->handle, x->ns, x->pod);
+    }
+}
+
+int ipam_each(struct ipam *m,
+              void (*cb)(void *arg, const struct ip46 *ip, struct str handle, struct str ns,
+                         struct str pod),
+              void *arg, struct err *e) {
+    struct each t = {cb, arg};
+    return ipam_allocations(m, each_one, &t, e);
+}
+
 struct checking {
     struct arena *a;
     struct count_map counts; /* "HANDLE CIDR" → what blocks have less what handles say */
-    struct count_map owned;  /* "NODE CIDR" of affinities */
+    struct count_map owned;  /* "host:NODE CIDR" of affinities */
     block_vec v;             /* sorted by cidr */
-    void (*cb)(void *arg, struct str text);
+    void (*cb)(void *arg, const struct ipam_fault *f);
     void *arg;
     int n;
 };
 
-static void tell(void *arg, struct str text) {
-    struct checking *c = arg;
-    c->cb(c->arg, text);
+static void tell(struct checking *c, enum ipam_fault_kind kind, const struct prefix *cidr,
+                 struct str name, struct str text) {
+    struct ipam_fault f = {
+        .kind = kind, .cidr = cidr ? *cidr : (struct prefix){{0}, 0}, .name = name, .text = text};
+    c->cb(c->arg, &f);
     c->n++;
+}
+
+static void tell_unreadable(void *arg, struct str text) {
+    tell(arg, IPAM_UNREADABLE, NULL, STR(""), text);
 }
 
 static void count(struct checking *c, struct str handle, struct str cidr, int64_t n) {
@@ -139,7 +176,8 @@ static int check_handle(void *arg, const struct store_item *it) {
     struct err e;
     struct str name = str_sub(it->key, strlen("/ipam/v2/handle/"), it->key.n);
     if (json_parse(arena_dup(c->a, it->value), &json_limits_default, c->a, &doc, &e) < 0) {
-        tell(c, arena_printf(c->a, "handle %.*s can't be read: %s", STR_FMT(name), e.msg));
+        tell_unreadable(c,
+                        arena_printf(c->a, "handle %.*s can't be read: %s", STR_FMT(name), e.msg));
         return 0;
     }
     struct jnode *blocks = jnode_getc(doc, "block");
@@ -163,36 +201,32 @@ static size_t first_from(const block_vec *v, const struct prefix *cidr) {
     return lo;
 }
 
-static int block_qcmp(const void *a, const void *b) {
-    return prefix_cmp(&(*(struct block *const *)a)->cidr, &(*(struct block *const *)b)->cidr);
-}
-
 static int check_affinity(void *arg, const struct store_item *it) {
     struct checking *c = arg;
     struct prefix cidr;
-    struct str rest = str_sub(it->key, strlen("/ipam/v2/host/"), it->key.n);
+    bool is_host = str_starts(it->key, STR("/ipam/v2/host/"));
+    struct str rest =
+        str_sub(it->key, strlen(is_host ? "/ipam/v2/host/" : "/ipam/v2/virtual/"), it->key.n);
     ptrdiff_t slash = str_find(rest, '/', 0);
     if (slash < 0 || ipam_parse_cidr(it->key, &cidr) < 0) {
         return 0;
     }
-    struct str node = str_sub(rest, 0, (size_t)slash);
+    struct str owner =
+        arena_printf(c->a, "%s:%.*s", is_host ? "host" : "virtual", (int)slash, rest.p);
     char text[IP_TEXT_MAX];
     (void)prefix_text(&cidr, text);
-    *count_map_put(&c->owned, arena_printf(c->a, "%.*s %s", STR_FMT(node), text), NULL) = 1;
-    for (size_t i = first_from(&c->v, &cidr); i < c->v.n; i++) {
-        const struct block *b = c->v.p[i];
-        if (!prefix_eq(&b->cidr, &cidr)) {
-            break;
-        }
-        struct str own = b->affinity;
-        if (!str_starts(own, STR("host:")) || !str_eq(str_sub(own, 5, own.n), node)) {
-            tell(c, arena_printf(c->a, "node %.*s says it has block %s, the block says %.*s",
-                                 STR_FMT(node), text, STR_FMT(own)));
-        }
-        return 0;
+    *count_map_put(&c->owned, arena_printf(c->a, "%.*s %s", STR_FMT(owner), text), NULL) = 1;
+    size_t i = first_from(&c->v, &cidr);
+    if (i == c->v.n || !prefix_eq(&c->v.p[i]->cidr, &cidr)) {
+        tell(c, IPAM_STRAY_AFFINITY, &cidr, owner,
+             arena_printf(c->a, "%.*s has an affinity for block %s, which does not exist",
+                          STR_FMT(owner), text));
+    } else if (!str_eq(c->v.p[i]->affinity, owner)) {
+        struct str own = c->v.p[i]->affinity;
+        tell(c, IPAM_STRAY_AFFINITY, &cidr, owner,
+             arena_printf(c->a, "%.*s has an affinity for block %s, the block says %.*s",
+                          STR_FMT(owner), text, STR_FMT(own.n ? own : STR("nobody's"))));
     }
-    tell(c, arena_printf(c->a, "node %.*s says it has block %s, which does not exist",
-                         STR_FMT(node), text));
     return 0;
 }
 
@@ -207,33 +241,61 @@ static void check_block(struct checking *c, const struct block *b, const struct 
         }
     }
     if (b->n_queue + block_in_use(b) != b->size) {
-        tell(c, arena_printf(c->a, "block %.*s: some addresses are neither free nor in use",
-                             STR_FMT(cidr)));
+        tell(c, IPAM_LOST, &b->cidr, STR(""),
+             arena_printf(c->a, "block %.*s: %u addresses are neither free nor in use",
+                          STR_FMT(cidr), b->size - b->n_queue - block_in_use(b)));
     }
     if (before && prefix_overlaps(&before->cidr, &b->cidr)) {
-        tell(c, arena_printf(c->a, "blocks %s and %.*s have addresses in common",
-                             prefix_text(&before->cidr, other), STR_FMT(cidr)));
+        /* The one that can go is named. */
+        bool is_first = block_in_use(b) > 0 && block_in_use(before) == 0;
+        tell(c, IPAM_OVERLAP, is_first ? &before->cidr : &b->cidr, STR(""),
+             arena_printf(c->a, "blocks %s and %.*s have addresses in common",
+                          prefix_text(&before->cidr, other), STR_FMT(cidr)));
     }
 }
 
 static void check_owner(struct checking *c, const struct block *b) {
     char text[IP_TEXT_MAX];
-    struct str own = b->affinity;
-    if (!str_starts(own, STR("host:"))) {
-        return;
-    }
-    own = str_sub(own, 5, own.n);
     (void)prefix_text(&b->cidr, text);
-    if (!count_map_get(&c->owned, arena_printf(c->a, "%.*s %s", STR_FMT(own), text))) {
-        tell(c, arena_printf(c->a, "block %s says it is of node %.*s, which has no affinity for it",
-                             text, STR_FMT(own)));
+    if (b->affinity.n &&
+        !count_map_get(&c->owned, arena_printf(c->a, "%.*s %s", STR_FMT(b->affinity), text))) {
+        tell(c, IPAM_NO_AFFINITY, &b->cidr, b->affinity,
+             arena_printf(c->a, "block %s says it is of %.*s, which has no affinity for it", text,
+                          STR_FMT(b->affinity)));
     }
 }
 
-int ipam_check(struct ipam *m, void (*cb)(void *arg, struct str text), void *arg, struct err *e) {
+static void check_counts(struct checking *c) {
+    VEC(struct str) keys = {0};
+    struct str key;
+    int64_t *n;
+    for (size_t i = 0; count_map_next(&c->counts, &i, &key, &n);) {
+        if (*n) {
+            vec_push(&keys, key);
+        }
+    }
+    vec_sort(&keys, str_cmp_qsort);
+    for (size_t i = 0; i < keys.n; i++) {
+        struct str rest = keys.p[i], handle = str_cut(&rest, ' ');
+        int64_t more = *count_map_get(&c->counts, keys.p[i]);
+        struct prefix cidr = {{0}, 0};
+        if (prefix_parse(rest, &cidr) < 0) {
+            cidr.ip.family = IP_NONE; /* a name of no block: repaired with the handle */
+        }
+        tell(c, IPAM_HANDLE, &cidr, handle,
+             arena_printf(c->a, "handle and block disagree by %lld addresses: %.*s",
+                          (long long)more, STR_FMT(keys.p[i])));
+    }
+    vec_fini(&keys);
+}
+
+int ipam_faults(struct ipam *m, void (*cb)(void *arg, const struct ipam_fault *f), void *arg,
+                struct err *e) {
+    static const char *const prefixes[] = {"/ipam/v2/handle/", "/ipam/v2/host/",
+                                           "/ipam/v2/virtual/"};
     struct arena a = {0};
     struct checking c = {.a = &a, .cb = cb, .arg = arg};
-    struct reading reading = {.a = &a, .out = &c.v, .e = e, .on_bad = tell, .arg = &c};
+    struct reading reading = {.a = &a, .out = &c.v, .e = e, .on_bad = tell_unreadable, .arg = &c};
     int r = read_with(m, &reading);
     vec_sort(&c.v, block_qcmp);
     const struct block *before = NULL; /* the one that reaches furthest */
@@ -241,34 +303,33 @@ int ipam_check(struct ipam *m, void (*cb)(void *arg, struct str text), void *arg
         check_block(&c, c.v.p[i], before);
         before = before && prefix_has(&before->cidr, &c.v.p[i]->cidr) ? before : c.v.p[i];
     }
-    struct store_key handles = {STR(STORE_SPACE_IPAM), STR("/ipam/v2/handle/")};
-    struct store_key hosts = {STR(STORE_SPACE_IPAM), STR("/ipam/v2/host/")};
-    if (r == 0) {
-        r = store_list(m->store, handles, NULL, check_handle, &c, e);
-    }
-    if (r == 0) {
-        r = store_list(m->store, hosts, NULL, check_affinity, &c, e);
+    for (size_t i = 0; r == 0 && i < ARRAY_LEN(prefixes); i++) {
+        struct store_key k = {STR(STORE_SPACE_IPAM), str_c(prefixes[i])};
+        r = store_list(m->store, k, NULL, i == 0 ? check_handle : check_affinity, &c, e);
     }
     for (size_t i = 0; r == 0 && i < c.v.n; i++) {
         check_owner(&c, c.v.p[i]);
     }
-    VEC(struct str) lines = {0};
-    struct str key;
-    int64_t *n;
-    for (size_t i = 0; r == 0 && count_map_next(&c.counts, &i, &key, &n);) {
-        if (*n) {
-            vec_push(&lines, arena_printf(&a, "handle and block disagree by %lld addresses: %.*s",
-                                          (long long)*n, STR_FMT(key)));
-        }
+    if (r == 0) {
+        check_counts(&c);
     }
-    vec_sort(&lines, str_cmp_qsort);
-    for (size_t i = 0; i < lines.n; i++) {
-        tell(&c, lines.p[i]);
-    }
-    vec_fini(&lines);
     count_map_fini(&c.counts);
     count_map_fini(&c.owned);
     vec_fini(&c.v);
     arena_fini(&a);
     return r < 0 ? r : c.n;
+}
+
+struct telling {
+    void (*cb)(void *arg, struct str text);
+    void *arg;
+};
+static void tell_text(void *arg, const struct ipam_fault *f) {
+    const struct telling *t = arg;
+    t->cb(t->arg, f->text);
+}
+
+int ipam_check(struct ipam *m, void (*cb)(void *arg, struct str text), void *arg, struct err *e) {
+    struct telling t = {cb, arg};
+    return ipam_faults(m, tell_text, &t, e);
 }

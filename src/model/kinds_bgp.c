@@ -83,6 +83,25 @@ static const struct field ADVERTISEMENT_FIELDS[] = {
 static const struct schema advertisement = {.name = "PrefixAdvertisement",
                                             FIELDS(ADVERTISEMENT_FIELDS)};
 
+static const struct field STATION_FIELDS[] = {
+    {ROW("address", F_STR,
+         "the station: address, ADDRESS:PORT or [ADDRESS]:PORT; default port "
+         "11019"),
+     .flags = FF_REQUIRED, .max_len = 64, .check = CHECK_IP_PORT},
+    DURATION("statisticsInterval", "between reports of counters, 0s: none; default 60s"),
+};
+static const struct schema station = {.name = "BMPStation", FIELDS(STATION_FIELDS)};
+
+static const struct field MRT_FIELDS[] = {
+    {ROW("directory", F_STR, "an absolute path on each node"), .flags = FF_REQUIRED,
+     .max_len = 255},
+    DURATION("rotateInterval", "of files with what peers say; default 15m"),
+    DURATION("tableInterval", "between dumps of the whole table; unset: none"),
+    {ROW("keep", F_INT, "files of each sort: older ones are removed"), .flags = FF_RANGE, .min = 1,
+     .max = 100000, .dflt = "100"},
+};
+static const struct schema mrt = {.name = "MRTFiles", FIELDS(MRT_FIELDS)};
+
 static const struct field CONFIG_FIELDS[] = {
     {ROW("logSeverityScreen", F_STR, "what is logged"), .values = SEVERITIES, .flags = FF_ICASE,
      .dflt = "Info"},
@@ -116,6 +135,10 @@ static const struct field CONFIG_FIELDS[] = {
      .values = CLUSTER_ROUTES, .dflt = "EnabledNoEncapOnly"},
     PRIORITY("ipv4NormalRoutePriority", "metric of IPv4 routes"),
     PRIORITY("ipv6NormalRoutePriority", "metric of IPv6 routes"),
+    /* Margay's own. */
+    {ROW("bmpStations", F_OBJS, "stations that are told what peers say (RFC 7854)"),
+     .flags = FF_RANGE, .max = 8, .sub = &station},
+    {ROW("mrt", F_OBJ, "files of what peers say, and of the table (RFC 6396)"), .sub = &mrt},
 };
 
 /* A community is a value, or a name that the configuration gives to one. */
@@ -166,6 +189,14 @@ static void config_rules(struct mctx *c, const struct at *at, struct jnode *spec
                       "no prefixAdvertisements use them: add some, or remove communities");
     }
     check_communities(c, at, spec);
+    const struct jnode *files = member(spec, "mrt");
+    struct str directory = jnode_str(member(files, "directory"));
+    if (directory.n && directory.p[0] != '/') {
+        struct at inside = {at, STR("mrt"), 0};
+        model_fail_in(c, &inside, files, "directory",
+                      "found %.*s, allowed is an absolute path, such as /var/log/margay",
+                      STR_FMT(directory));
+    }
 }
 
 static const struct schema config_spec = {
@@ -232,6 +263,9 @@ static const struct field PEER_FIELDS[] = {
     {ROW("passive", F_BOOL, "wait for the peer to connect; unset: as Calico computes it")},
     DURATION("holdTime", "silence after which the peer counts as gone, 0s: never; default 90s"),
     DURATION("connectRetryTime", "between tries to connect; default 5s"),
+    DURATION("delayOpenTime",
+             "wait so long for the peer's OPEN before ours is sent (DelayOpen of RFC "
+             "4271); unset: not at all"),
     {ROW("addressFamilies", F_STRS, "families on the session; unset: that of its addresses"),
      .flags = FF_UNIQUE, .values = FAMILIES},
     {ROW("addPaths", F_STR, "several paths for a prefix (RFC 7911)"), .values = ADD_PATHS,

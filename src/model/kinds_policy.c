@@ -321,12 +321,12 @@ static const struct schema S_WEP_PORT = {"WorkloadEndpointPort", FIELDS(F_WEP_PO
                                          .size = sizeof(struct endpoint_port),
                                          .rules = endpoint_port_rules};
 static const struct field F_NAT[] = {
-    {NAMED("internalIP"), F_STR, .flags = FF_REQUIRED, .check = CHECK_IP,
-     .doc = "the endpoint's own address"},
-    {NAMED("externalIP"), F_STR, .flags = FF_REQUIRED, .check = CHECK_IP,
-     .doc = "the address that leads to it"},
+    {NAMED("internalIP"), F_STR, AT(struct endpoint_nat, internal_ip), .flags = FF_REQUIRED,
+     .check = CHECK_IP, .doc = "the endpoint's own address"},
+    {NAMED("externalIP"), F_STR, AT(struct endpoint_nat, external_ip), .flags = FF_REQUIRED,
+     .check = CHECK_IP, .doc = "the address that leads to it"},
 };
-static const struct schema S_NAT = {"IPNAT", FIELDS(F_NAT)};
+static const struct schema S_NAT = {"IPNAT", FIELDS(F_NAT), .size = sizeof(struct endpoint_nat)};
 static const struct field F_WEP[] = {
     {NAMED("orchestrator"), F_STR, WEP(orchestrator), .doc = "who runs the workload: k8s"},
     {NAMED("workload"), F_STR, WEP(workload), .doc = "name of the workload"},
@@ -338,7 +338,8 @@ static const struct field F_WEP[] = {
      .doc = "ServiceAccount it runs as"},
     {NAMED("ipNetworks"), F_NETS, WEP(ip_networks), .flags = FF_UNIQUE, .check = CHECK_CIDR,
      .doc = "its addresses, as /32 and /128"},
-    {NAMED("ipNATs"), F_OBJS, .sub = &S_NAT, .doc = "addresses translated to its own"},
+    {NAMED("ipNATs"), F_OBJS, WEP(ip_nats), .sub = &S_NAT,
+     .doc = "addresses translated to its own"},
     {NAMED("ipv4Gateway"), F_STR, WEP(ipv4_gateway), .check = CHECK_IPV4, .doc = "its gateway"},
     {NAMED("ipv6Gateway"), F_STR, WEP(ipv6_gateway), .check = CHECK_IPV6, .doc = "its gateway"},
     {NAMED("profiles"), F_STRS, WEP(profiles), .check = CHECK_NAME,

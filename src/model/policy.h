@@ -101,6 +101,10 @@ struct host_endpoint_spec {
     LIST(struct endpoint_port) ports;
 };
 
+struct endpoint_nat {
+    struct str internal_ip, external_ip;
+};
+
 struct workload_endpoint_spec {
     struct str orchestrator, workload, node, container_id, pod, endpoint, service_account,
         interface_name, mac;
@@ -108,5 +112,6 @@ struct workload_endpoint_spec {
     struct str_list profiles;
     struct str ipv4_gateway, ipv6_gateway;
     LIST(struct endpoint_port) ports;
+    LIST(struct endpoint_nat) ip_nats;
     struct str_list allow_spoofed_source_prefixes;
 };

@@ -63,19 +63,23 @@ enum {
 struct nft_set {
     struct str name;
     uint8_t
-        fields[4]; /* NFT_TYPE_*, 0 ends; more than one: a concatenation, each in 4-byte steps */
+        fields[4];   /* NFT_TYPE_*, 0 ends; more than one: a concatenation, each in 4-byte steps */
+    uint8_t data[4]; /* of a map: what a key leads to, likewise; not of a verdict map */
     bool is_interval, is_verdict_map;
     bool has_counters; /* each element counts the packets that were found by it */
     struct str comment;
 };
-/* Bytes of one key of the set. */
+/* Bytes of one key of the set, of what it leads to (0: no map of values). */
 size_t nft_set_key_len(const struct nft_set *s);
+size_t nft_set_data_len(const struct nft_set *s);
 void nft_set_add(struct nft_batch *b, const struct nft_set *s);
 void nft_set_del(struct nft_batch *b, struct str name);
 
 /* Elements: begin, any number, end. Long lists are split over messages. */
 void nft_elems_begin(struct nft_batch *b, struct str set, bool add);
 void nft_elem(struct nft_batch *b, const void *key, size_t n, bool is_interval_end);
+/* Element of a map: key and value, one after the other. */
+void nft_elem_pair(struct nft_batch *b, const void *pair, size_t key_n, size_t data_n);
 /* Element of a verdict map: jump to a chain. */
 void nft_elem_jump(struct nft_batch *b, const void *key, size_t n, struct str chain);
 void nft_elems_end(struct nft_batch *b);
@@ -93,6 +97,14 @@ void nft_x_range(struct nft_batch *b, uint32_t sreg, uint32_t op, const void *fr
 void nft_x_and(struct nft_batch *b, uint32_t reg, const void *mask, size_t n);
 void nft_x_lookup(struct nft_batch *b, struct str set, uint32_t set_id, uint32_t sreg, bool negate);
 void nft_x_vmap(struct nft_batch *b, struct str map, uint32_t sreg);
+/* dreg = what the map has for the key; a key that it hasn't ends the rule. */
+void nft_x_map(struct nft_batch *b, struct str map, uint32_t sreg, uint32_t dreg);
+/* Type of the packet's destination (RTN_LOCAL …), as a 32-bit number of the host's byte order. */
+void nft_x_fib_daddr_type(struct nft_batch *b, uint32_t dreg);
+/* Rewrites the destination (else the source) of a connection to the address in reg_addr and, unless
+ * 0, the port in reg_port. nfproto: NFPROTO_IPV4, NFPROTO_IPV6. */
+void nft_x_nat(struct nft_batch *b, bool is_dnat, uint32_t nfproto, uint32_t reg_addr,
+               uint32_t reg_port);
 /* code: NF_ACCEPT, NF_DROP, NFT_JUMP, NFT_GOTO, NFT_RETURN; chain for jump and goto. */
 void nft_x_verdict(struct nft_batch *b, int32_t code, struct str chain);
 void nft_x_masquerade(struct nft_batch *b, bool fully_random);
@@ -145,6 +157,7 @@ struct nft_elem_read {
     struct str key;
     bool is_interval_end;
     struct str chain; /* target of a verdict map's element, else empty */
+    struct str data;  /* what a map's element leads to, else empty */
     struct nft_count count;
 };
 struct nft_read_ops {

@@ -189,15 +189,31 @@ static size_t field_len(uint8_t type) {
     }
 }
 
-size_t nft_set_key_len(const struct nft_set *s) {
-    if (!s->fields[1]) {
-        return field_len(s->fields[0]);
+static size_t fields_len(const uint8_t fields[4]) {
+    if (!fields[1]) {
+        return field_len(fields[0]);
     }
     size_t n = 0;
-    for (size_t i = 0; i < ARRAY_LEN(s->fields) && s->fields[i]; i++) {
-        n += (field_len(s->fields[i]) + 3) & ~(size_t)3;
+    for (size_t i = 0; i < 4 && fields[i]; i++) {
+        n += (field_len(fields[i]) + 3) & ~(size_t)3;
     }
     return n;
+}
+
+size_t nft_set_key_len(const struct nft_set *s) {
+    return fields_len(s->fields);
+}
+size_t nft_set_data_len(const struct nft_set *s) {
+    return fields_len(s->data);
+}
+
+/* nft's number of a concatenation. */
+static uint32_t fields_type(const uint8_t fields[4]) {
+    uint32_t type = 0;
+    for (size_t i = 0; i < 4 && fields[i]; i++) {
+        type = type << 6 | fields[i];
+    }
+    return type;
 }
 
 /* nft's user data of a set: byte order of key and data, so that it prints them right; a comment. */
@@ -209,6 +225,13 @@ static size_t set_userdata(const struct nft_set *s, uint8_t *out) {
     out[n++] = sizeof(order);
     memcpy(out + n, &order, sizeof(order));
     n += sizeof(order);
+    if (s->data[0]) {
+        order = BIG;
+        out[n++] = UD_DATABYTEORDER;
+        out[n++] = sizeof(order);
+        memcpy(out + n, &order, sizeof(order));
+        n += sizeof(order);
+    }
     if (s->comment.n) {
         size_t len = s->comment.n < NFT_COMMENT_MAX - 1 ? s->comment.n : NFT_COMMENT_MAX - 1;
         out[n++] = UD_COMMENT;
@@ -224,23 +247,21 @@ static void set_put(struct nft_batch *b, const struct nft_set *s, uint32_t flags
     begin(b, NFT_MSG_NEWSET, NLM_F_CREATE, ROOM_SMALL);
     put_str(b, NFTA_SET_TABLE, b->table);
     put_str(b, NFTA_SET_NAME, s->name);
-    uint32_t type = 0;
-    size_t n_fields = 0;
-    for (size_t i = 0; i < ARRAY_LEN(s->fields) && s->fields[i]; i++, n_fields++) {
-        type = type << 6 | s->fields[i];
-    }
     if (s->is_interval) {
         flags |= NFT_SET_INTERVAL;
     }
-    if (s->is_verdict_map) {
+    if (s->is_verdict_map || s->data[0]) {
         flags |= NFT_SET_MAP;
     }
     put_be32(b, NFTA_SET_FLAGS, flags);
-    put_be32(b, NFTA_SET_KEY_TYPE, type);
+    put_be32(b, NFTA_SET_KEY_TYPE, fields_type(s->fields));
     put_be32(b, NFTA_SET_KEY_LEN, (uint32_t)nft_set_key_len(s));
     if (s->is_verdict_map) {
         put_be32(b, NFTA_SET_DATA_TYPE, NFT_DATA_VERDICT);
         put_be32(b, NFTA_SET_DATA_LEN, 0);
+    } else if (s->data[0]) {
+        put_be32(b, NFTA_SET_DATA_TYPE, fields_type(s->data));
+        put_be32(b, NFTA_SET_DATA_LEN, (uint32_t)nft_set_data_len(s));
     }
     put_be32(b, NFTA_SET_ID, id);
     if (s->has_counters) {
@@ -337,6 +358,16 @@ void nft_elem_jump(struct nft_batch *b, const void *key, size_t n, struct str ch
     elem_key(b, key, n);
     nest(b, NFTA_SET_ELEM_DATA);
     put_verdict(b, NFT_JUMP, chain);
+    unnest(b);
+    unnest(b);
+}
+
+void nft_elem_pair(struct nft_batch *b, const void *pair, size_t key_n, size_t data_n) {
+    elem_room(b, 0);
+    nest(b, NFTA_LIST_ELEM);
+    elem_key(b, pair, key_n);
+    nest(b, NFTA_SET_ELEM_DATA);
+    put(b, NFTA_DATA_VALUE, (const uint8_t *)pair + key_n, data_n);
     unnest(b);
     unnest(b);
 }
@@ -486,6 +517,38 @@ void nft_x_vmap(struct nft_batch *b, struct str map, uint32_t sreg) {
     put_str(b, NFTA_LOOKUP_SET, map);
     put_be32(b, NFTA_LOOKUP_SREG, sreg);
     put_be32(b, NFTA_LOOKUP_DREG, NFT_REG_VERDICT);
+    expr_end(b);
+}
+
+void nft_x_map(struct nft_batch *b, struct str map, uint32_t sreg, uint32_t dreg) {
+    mix(b, 'a', sreg, dreg, map.p, map.n);
+    expr(b, "lookup");
+    put_str(b, NFTA_LOOKUP_SET, map);
+    put_be32(b, NFTA_LOOKUP_SREG, sreg);
+    put_be32(b, NFTA_LOOKUP_DREG, dreg);
+    expr_end(b);
+}
+
+void nft_x_fib_daddr_type(struct nft_batch *b, uint32_t dreg) {
+    mix(b, 'f', dreg, 0, NULL, 0);
+    expr(b, "fib");
+    put_be32(b, NFTA_FIB_DREG, dreg);
+    put_be32(b, NFTA_FIB_RESULT, NFT_FIB_RESULT_ADDRTYPE);
+    put_be32(b, NFTA_FIB_FLAGS, NFTA_FIB_F_DADDR);
+    expr_end(b);
+}
+
+void nft_x_nat(struct nft_batch *b, bool is_dnat, uint32_t nfproto, uint32_t reg_addr,
+               uint32_t reg_port) {
+    uint32_t v[] = {is_dnat, nfproto, reg_addr, reg_port};
+    mix(b, 'T', 0, 0, v, sizeof(v));
+    expr(b, "nat");
+    put_be32(b, NFTA_NAT_TYPE, is_dnat ? NFT_NAT_DNAT : NFT_NAT_SNAT);
+    put_be32(b, NFTA_NAT_FAMILY, nfproto);
+    put_be32(b, NFTA_NAT_REG_ADDR_MIN, reg_addr);
+    if (reg_port) {
+        put_be32(b, NFTA_NAT_REG_PROTO_MIN, reg_port);
+    }
     expr_end(b);
 }
 

@@ -319,22 +319,30 @@ static void on_chain(struct reader *r, const struct attrs *t) {
     r->ops->chain(r->arg, a_str(t->a[NFTA_CHAIN_NAME]), &hook);
 }
 
+/* nft's number of a concatenation, taken apart. */
+static void take_fields(uint32_t type, uint8_t fields[4]) {
+    size_t n = 0;
+    for (uint32_t x = type; x && n < 4; x >>= 6) {
+        n++;
+    }
+    for (size_t i = 0; i < n; i++) {
+        fields[i] = (uint8_t)(type >> (6 * (n - 1 - i)) & 63);
+    }
+}
+
 static void on_set(struct reader *r, const struct attrs *t) {
     struct nft_set s = {.name = a_str(t->a[NFTA_SET_NAME])};
     uint32_t flags = a_be32(t->a[NFTA_SET_FLAGS]);
     if (flags & NFT_SET_ANONYMOUS) {
         return; /* comes and goes with its rule */
     }
-    uint32_t type = a_be32(t->a[NFTA_SET_KEY_TYPE]);
-    size_t n = 0;
-    for (uint32_t x = type; x && n < ARRAY_LEN(s.fields); x >>= 6) {
-        n++;
-    }
-    for (size_t i = 0; i < n; i++) {
-        s.fields[i] = (uint8_t)(type >> (6 * (n - 1 - i)) & 63);
-    }
+    take_fields(a_be32(t->a[NFTA_SET_KEY_TYPE]), s.fields);
     s.is_interval = flags & NFT_SET_INTERVAL;
-    s.is_verdict_map = flags & NFT_SET_MAP;
+    if (flags & NFT_SET_MAP) {
+        uint32_t data = a_be32(t->a[NFTA_SET_DATA_TYPE]);
+        s.is_verdict_map = data == NFT_DATA_VERDICT;
+        take_fields(s.is_verdict_map ? 0 : data, s.data);
+    }
     if (r->sets.n == r->sets.cap) {
         r->sets.cap = r->sets.cap ? r->sets.cap * 2 : 64;
         r->sets.p = realloc(r->sets.p, r->sets.cap * sizeof(*r->sets.p));
@@ -360,7 +368,8 @@ static void on_elems(struct reader *r, const struct attrs *t) {
         struct nft_elem_read e = {.key = a_bytes(key.a[NFTA_DATA_VALUE]),
                                   .is_interval_end =
                                       a_be32(el.a[NFTA_SET_ELEM_FLAGS]) & NFT_SET_ELEM_INTERVAL_END,
-                                  .chain = a_str(verdict.a[NFTA_VERDICT_CHAIN])};
+                                  .chain = a_str(verdict.a[NFTA_VERDICT_CHAIN]),
+                                  .data = a_bytes(data.a[NFTA_DATA_VALUE])};
         if (el.a[NFTA_SET_ELEM_EXPR]) {
             read_counter(el.a[NFTA_SET_ELEM_EXPR], &e.count);
         }

@@ -201,7 +201,7 @@ bool route_parse(const struct nlmsghdr *nlh, struct route *out) {
 }
 
 struct dump {
-    uint32_t table;
+    uint32_t table; /* 0: any */
     int oif;
     int (*cb)(void *, const struct route *);
     void *arg;
@@ -211,7 +211,7 @@ static int on_dump(void *arg, const struct nlmsghdr *nlh) {
     struct dump *d = arg;
     struct route r;
     /* Kernels without strict checks give everything. */
-    if (!route_parse(nlh, &r) || r.table != d->table || (d->oif && r.oif != d->oif)) {
+    if (!route_parse(nlh, &r) || (d->table && r.table != d->table) || (d->oif && r.oif != d->oif)) {
         return 0;
     }
     return d->cb(d->arg, &r);
@@ -219,7 +219,7 @@ static int on_dump(void *arg, const struct nlmsghdr *nlh) {
 
 int route_dump(struct nl *nl, const struct route_filter *f, int (*cb)(void *, const struct route *),
                void *arg, struct err *e) {
-    struct dump d = {f->table ? f->table : RT_TABLE_MAIN, f->oif, cb, arg};
+    struct dump d = {f->is_any_table ? 0 : f->table ? f->table : RT_TABLE_MAIN, f->oif, cb, arg};
     for (int i = 0; i < 2; i++) {
         uint8_t family = i == 0 ? IP_V4 : IP_V6;
         if (f->family && f->family != family) {
@@ -227,7 +227,9 @@ int route_dump(struct nl *nl, const struct route_filter *f, int (*cb)(void *, co
         }
         struct rtmsg m = {.rtm_family = family == IP_V4 ? AF_INET : AF_INET6};
         (void)nl_add(nl, RTM_GETROUTE, 0, &m, sizeof(m));
-        nl_put_u32(nl, RTA_TABLE, d.table);
+        if (d.table) {
+            nl_put_u32(nl, RTA_TABLE, d.table);
+        }
         if (f->oif) {
             nl_put_u32(nl, RTA_OIF, (uint32_t)f->oif);
         }

@@ -42,7 +42,8 @@ bool route_parse(const struct nlmsghdr *nlh, struct route *out);
 struct route_filter {
     uint8_t family; /* IP_NONE: both */
     uint32_t table; /* 0: main */
-    int oif;        /* 0: any */
+    bool is_any_table;
+    int oif; /* 0: any */
 };
 MG_NODISCARD int route_dump(struct nl *nl, const struct route_filter *f,
                             int (*cb)(void *arg, const struct route *r), void *arg, struct err *e);

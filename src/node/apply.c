@@ -5,6 +5,7 @@ struct dataplane_settings node_dataplane_settings(const struct settings *s) {
     struct dataplane_settings d = {.n_iface_prefixes = s->n_iface_prefixes,
                                    .endpoint_to_host = s->endpoint_to_host,
                                    .has_no_invalid_check = s->has_no_invalid_check,
+                                   .has_floating_ips = s->has_floating_ips,
                                    .may_spoof = s->may_spoof,
                                    .deny = s->deny,
                                    .drop_override = s->drop_override,

@@ -3,6 +3,8 @@
  */
 #include "node/node_int.h"
 
+#include "base/fd.h"
+
 #include "node/defaults.h"
 #include "node/sd.h"
 
@@ -25,6 +27,14 @@ static void when_enforced(void *arg, struct str key, uint64_t revision, int64_t 
     node_when_enforced(arg, key, revision, timeout_ms, cb, cb_arg);
 }
 
+static void set_nat(void *arg, struct str owner, const struct dataplane_nat *v, size_t count) {
+    struct node *n = arg;
+    dataplane_set_nat(n->dataplane, owner, v, count);
+    if (n->in_sync) {
+        node_apply(n);
+    }
+}
+
 static void on_cni(void *arg, int fd) {
     cni_server_connection(((struct node *)arg)->cni, fd);
 }
@@ -39,6 +49,7 @@ static void run_spool(void *arg) {
         return; /* nothing could be carried out */
     }
     snprintf(dir, sizeof(dir), "%s/spool", n->o.state_dir);
+    cni_server_tend(n->cni);
     int r = cni_server_spool(n->cni, dir);
     if (r < 0 && r != -ENOENT) {
         static struct log_limit limit;
@@ -112,7 +123,7 @@ static int open_store(struct node *n, struct err *e) {
 }
 
 static int open_parts(struct node *n, struct err *e) {
-    static const struct cni_server_ops cni_ops = {when_enforced};
+    static const struct cni_server_ops cni_ops = {when_enforced, set_nat};
     static const struct store_server_hooks rpc_hooks = {node_on_op};
     const struct settings *s = &n->settings;
     struct links_settings ls = {.route_proto = s->route_proto,
@@ -133,6 +144,7 @@ static int open_parts(struct node *n, struct err *e) {
     struct cni_server_settings cs = {.node_name = str_c(n->name),
                                      .iface_prefix = s->iface_prefixes[0],
                                      .links = n->links,
+                                     .state_dir = n->o.state_dir,
                                      .may_ask_kube = strncmp(n->o.datastore, "etcd:", 5) == 0};
     n->cni = cni_server_new(n->loop, n->calls, n->worker, n->ipam, &cs, &cni_ops, n, e);
     if (!n->cni) {
@@ -177,6 +189,7 @@ static int start(struct node *n, struct err *e) {
         r = -errno;
         return err_set(e, r, "state folder %s: %s", n->o.state_dir, strerror(-r));
     }
+    sysctl_journal(n->o.state_dir);
     r = open_store(n, e);
     if (r == 0) {
         r = open_parts(n, e);
@@ -207,19 +220,23 @@ static int start(struct node *n, struct err *e) {
 
 /* CALICO_NETWORKING_BACKEND=bird: routes between nodes are BGP's, by our own speaker. */
 static void start_bgp(struct node *n) {
-    char self[PATH_MAX];
-    if (!n->network || !network_has_bgp()) {
+    char self[PATH_MAX], url[PATH_MAX + 32];
+    if (!network_has_bgp()) {
         return;
     }
+    /* The embedded store has one owner: the speaker asks us. */
+    bool is_embedded = strncmp(n->o.datastore, "sqlite:", 7) == 0;
+    (void)snprintf(url, sizeof(url), "agent:%s/agent.sock", n->o.run_dir);
     ssize_t k = readlink("/proc/self/exe", self, sizeof(self) - 1);
     if (k < 0) {
         LOG_E("node", "bgp_not_started", "error=%s", strerror(errno));
         return;
     }
     self[k] = '\0';
-    const char *const argv[] = {self,           "bgp",         "--datastore",
-                                n->o.datastore, "--node-name", n->name,
-                                "--run-dir",    n->o.run_dir,  NULL};
+    const char *const argv[] = {
+        self,          "bgp",   "--datastore", is_embedded ? url : n->o.datastore,
+        "--node-name", n->name, "--run-dir",   n->o.run_dir,
+        NULL};
     n->bgp = supervise_new(n->loop, "bgp", argv);
 }
 

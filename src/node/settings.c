@@ -163,6 +163,10 @@ static bool take_pods_vxlan(struct settings *s, struct str v) {
 static bool take_pods_ipip(struct settings *s, struct str v) {
     return parse_bool(v, &s->may_ipip);
 }
+static bool take_floating(struct settings *s, struct str v) {
+    s->has_floating_ips = str_ieq(v, STR("Enabled"));
+    return s->has_floating_ips || str_ieq(v, STR("Disabled"));
+}
 static bool take_spoofing(struct settings *s, struct str v) {
     s->may_spoof = str_ieq(v, STR("Any"));
     return s->may_spoof || str_ieq(v, STR("Disabled"));
@@ -257,6 +261,7 @@ static const struct setting {
     {"disableConntrackInvalidCheck", take_invalid, "false", "true, false"},
     {"allowVXLANPacketsFromWorkloads", take_pods_vxlan, "false", "true, false"},
     {"allowIPIPPacketsFromWorkloads", take_pods_ipip, "false", "true, false"},
+    {"floatingIPs", take_floating, "Disabled", "Disabled, Enabled"},
     {"workloadSourceSpoofing", take_spoofing, "Disabled", "Disabled, Any"},
     {"mtuIfacePattern", take_mtu_pattern, "^((en|wl|ww|sl|ib)[Pcopsvx].*|(eth|wlan|wwan).*)",
      "a regular expression: interfaces whose smallest MTU pods get"},

@@ -13,6 +13,7 @@ struct settings {
     size_t n_iface_prefixes;
     enum endpoint_to_host endpoint_to_host;
     bool has_no_invalid_check;
+    bool has_floating_ips;
     enum deny_action deny;
     enum drop_override drop_override;
     bool is_append;

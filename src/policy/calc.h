@@ -109,6 +109,12 @@ struct calc_host {
     struct calc_chain pre_dnat;     /* ingress, before DNAT */
 };
 
+/* An address that leads to one of the endpoint's own, of the same family. */
+struct calc_nat {
+    struct ip46 internal, external;
+};
+enum { CALC_MAX_NATS = 32 }; /* of one endpoint: more are left out */
+
 /* A local pod's interface, or a host endpoint of this node. */
 struct calc_endpoint {
     uint32_t id;
@@ -118,6 +124,8 @@ struct calc_endpoint {
     size_t n_nets;
     const struct prefix *spoof_ok; /* allowed source prefixes beside its own */
     size_t n_spoof_ok;
+    const struct calc_nat *nats;
+    size_t n_nats;
     uint8_t mac[6]; /* of the pod side; zero when unknown */
     struct calc_chain ingress, egress;
     const struct calc_host *host; /* NULL: a pod. nets are the expected addresses */

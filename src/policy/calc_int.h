@@ -154,6 +154,8 @@ struct local {
     size_t n_nets;
     struct prefix *spoof_ok;
     size_t n_spoof_ok;
+    struct calc_nat *nats;
+    size_t n_nats;
     uint8_t mac[6];
     VEC(struct cpol *) pols; /* that select it */
     uint64_t out_hash;
@@ -402,6 +404,8 @@ struct item_in {
     struct str iface, pod_ns, pod_name;
     const struct prefix *spoof_ok;
     size_t n_spoof_ok;
+    const struct calc_nat *nats;
+    size_t n_nats;
     uint8_t mac[6];
 };
 void netids_set(struct calc *c, struct netids *ids, const struct prefix *p, size_t n);

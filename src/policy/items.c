@@ -164,6 +164,8 @@ static void local_take(struct local *l, const struct item_in *in) {
     l->n_nets = in->n_nets;
     l->spoof_ok = copy(a, in->spoof_ok, in->n_spoof_ok * sizeof(*in->spoof_ok));
     l->n_spoof_ok = in->n_spoof_ok;
+    l->nats = copy(a, in->nats, in->n_nats * sizeof(*in->nats));
+    l->n_nats = in->n_nats;
     memcpy(l->mac, in->mac, sizeof(l->mac));
 }
 
@@ -339,6 +341,10 @@ static uint64_t endpoint_hash(const struct calc_endpoint *e) {
     for (size_t i = 0; i < e->n_spoof_ok; i++) {
         h = hash_fixed(h, e->spoof_ok[i].ip.b, 16) + e->spoof_ok[i].len;
     }
+    for (size_t i = 0; i < e->n_nats; i++) {
+        h = hash_fixed(h, e->nats[i].internal.b, 16);
+        h = hash_fixed(h ^ 5, e->nats[i].external.b, 16);
+    }
     h = hash_fixed(h, e->mac, sizeof(e->mac));
     h = chain_hash(chain_hash(h, &e->ingress) ^ 1, &e->egress);
     for (size_t i = 0; e->staged && i < 2; i++) {
@@ -436,7 +442,9 @@ static struct calc_endpoint build_endpoint(const struct calc *c, const struct lo
                               .nets = l->nets,
                               .n_nets = l->n_nets,
                               .spoof_ok = l->spoof_ok,
-                              .n_spoof_ok = l->n_spoof_ok};
+                              .n_spoof_ok = l->n_spoof_ok,
+                              .nats = l->nats,
+                              .n_nats = l->n_nats};
     memcpy(e.mac, l->mac, sizeof(e.mac));
     build_lists(c, l, b, &e);
     return e;

@@ -30,6 +30,8 @@ struct wep_local {
     uint8_t mac[6];
     struct prefix *spoof_ok;
     size_t n_spoof_ok;
+    struct calc_nat *nats;
+    size_t n_nats;
 };
 
 static struct epsrc *source_find(const struct calc *c, struct str key) {
@@ -173,6 +175,8 @@ static void update_wep(struct calc *c, struct epsrc *s, struct wep *w, struct ar
         memcpy(in.mac, w->here->mac, sizeof(in.mac));
         in.spoof_ok = w->here->spoof_ok;
         in.n_spoof_ok = w->here->n_spoof_ok;
+        in.nats = w->here->nats;
+        in.n_nats = w->here->n_nats;
     }
     item_set(c, &w->item, &in);
 }
@@ -258,6 +262,26 @@ void pod_object(struct calc *c, struct str ns, struct str name, const struct obj
     update_source(c, s);
 }
 
+/* Floating addresses that lead to an address of its own. */
+static void take_nats(const struct workload_endpoint_spec *p, struct wep_local *l,
+                      struct arena *a) {
+    l->nats = arena_array(a, struct calc_nat, CALC_MAX_NATS);
+    for (size_t i = 0; i < p->ip_nats.n && l->n_nats < CALC_MAX_NATS; i++) {
+        struct calc_nat n = {{0}, {0}};
+        bool is_own = false;
+        if (ip_parse(p->ip_nats.p[i].internal_ip, &n.internal) < 0 ||
+            ip_parse(p->ip_nats.p[i].external_ip, &n.external) < 0) {
+            continue;
+        }
+        for (size_t k = 0; k < p->ip_networks.n; k++) {
+            is_own |= ip_eq(&p->ip_networks.p[k].ip, &n.internal);
+        }
+        if (is_own && n.internal.family == n.external.family) {
+            l->nats[l->n_nats++] = n;
+        }
+    }
+}
+
 /* What its own interface needs. */
 static struct wep_local *keep_local(const struct workload_endpoint_spec *p, struct str ns) {
     struct arena a = {.first_bytes = 256};
@@ -270,6 +294,9 @@ static struct wep_local *keep_local(const struct workload_endpoint_spec *p, stru
     for (size_t i = 0; i < p->allow_spoofed_source_prefixes.n; i++) {
         l->n_spoof_ok +=
             prefix_parse(p->allow_spoofed_source_prefixes.p[i], &l->spoof_ok[l->n_spoof_ok]) == 0;
+    }
+    if (p->ip_nats.n) {
+        take_nats(p, l, &a);
     }
     l->a = a;
     return l;

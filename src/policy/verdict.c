@@ -169,6 +169,7 @@ static void on_endpoint(void *arg, const struct calc_endpoint *e) {
     x->e.name = arena_dup(&x->a, e->name);
     x->e.nets = copy(&x->a, e->nets, e->n_nets * sizeof(*e->nets));
     x->e.spoof_ok = copy(&x->a, e->spoof_ok, e->n_spoof_ok * sizeof(*e->spoof_ok));
+    x->e.nats = copy(&x->a, e->nats, e->n_nats * sizeof(*e->nats));
     copy_chain(&x->a, &x->e.ingress, &e->ingress);
     copy_chain(&x->a, &x->e.egress, &e->egress);
     if (e->staged) {

@@ -4,9 +4,11 @@
  *   etcd_follow.c  snapshot and watch on the caller's loop
  *   etcd_page.c    reading a range in pages of one revision
  *   etcd_lease.c   items that vanish with their writer
+ *   etcd_compact.c forgetting old revisions
  *   etcd_rpc.c     calls to the cluster: members, logins, deadlines
  *   etcd_grpc.c    frames and statuses
  *   etcd_map.c     Calico's keys and values
+ *   etcd_srv.c     members from DNS
  *   etcd_url.c     options */
 #pragma once
 

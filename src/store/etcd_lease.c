@@ -3,8 +3,12 @@
 
 #include "store/etcd_int.h"
 
+bool store_has_leases(const struct store *s) {
+    return s->drv == &store_etcd;
+}
+
 static int has_leases(struct store *s, struct err *e) {
-    return s->drv == &store_etcd
+    return store_has_leases(s)
                ? 0
                : err_set(e, -ENOTSUP, "the datastore %s: has no leases", s->drv->scheme);
 }

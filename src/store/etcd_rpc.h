@@ -31,6 +31,9 @@ struct etcd_options {
 /* rest: the datastore's URL behind "etcd:". Fields of *out live in out->mem; on failure too. */
 MG_NODISCARD int etcd_options_read(struct str rest, struct etcd_options *out, struct err *e);
 
+/* Adds the members that DNS names for a domain, best first. Blocks. ERR_UNAVAILABLE: none. */
+MG_NODISCARD int etcd_srv_members(struct etcd_options *o, struct str domain, struct err *e);
+
 struct etcd_cluster;
 struct etcd_op;
 

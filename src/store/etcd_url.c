@@ -31,15 +31,12 @@ static int add_members(struct etcd_options *o, struct str list, struct err *e) {
     return r;
 }
 
-static int read_query(struct etcd_options *o, struct str query, struct err *e) {
+static int read_query(struct etcd_options *o, struct str query, struct str *srv, struct err *e) {
     const struct {
         const char *name;
         struct str *to;
-    } known[] = {{"ca", &o->ca_file},
-                 {"cert", &o->cert_file},
-                 {"key", &o->key_file},
-                 {"user", &o->user},
-                 {"password", &o->password}};
+    } known[] = {{"ca", &o->ca_file}, {"cert", &o->cert_file},    {"key", &o->key_file},
+                 {"user", &o->user},  {"password", &o->password}, {"srv", srv}};
     while (query.p) {
         struct str value = str_cut(&query, '&'), name = str_cut(&value, '=');
         if (str_is(name, "insecure") && str_is(value, "true")) {
@@ -53,7 +50,7 @@ static int read_query(struct etcd_options *o, struct str query, struct err *e) {
         if (i == ARRAY_LEN(known) || !value.n) {
             return err_set(e, ERR_INVALID,
                            "etcd: URL parameter \"%.*s\": allowed are ca=FILE, cert=FILE, "
-                           "key=FILE, user=NAME, password=TEXT and insecure=true",
+                           "key=FILE, user=NAME, password=TEXT, srv=DOMAIN and insecure=true",
                            STR_FMT(name));
         }
         char *p = arena_alloc(&o->mem, value.n + 1);
@@ -87,18 +84,33 @@ static void read_env(struct etcd_options *o) {
 }
 
 int etcd_options_read(struct str rest, struct etcd_options *out, struct err *e) {
-    struct str query = rest, list = str_cut(&query, '?');
+    struct str query = rest, list = str_cut(&query, '?'), srv = STR_NULL;
     int r = add_members(out, list, e);
     if (r == 0 && query.p) {
-        r = read_query(out, query, e);
+        r = read_query(out, query, &srv, e);
     }
     if (r < 0) {
         return r;
     }
     read_env(out);
     if (out->n_members == 0) {
-        struct str listed = env(out, "ETCD_ENDPOINTS");
-        r = add_members(out, listed.p ? listed : STR(ENDPOINT_USUAL), e);
+        struct str listed = srv.p ? STR_NULL : env(out, "ETCD_ENDPOINTS");
+        srv = srv.p ? srv : env(out, "ETCD_DISCOVERY_SRV");
+        if (!srv.p) {
+            r = add_members(out, listed.p ? listed : STR(ENDPOINT_USUAL), e);
+        } else if (listed.p) {
+            r = err_set(
+                e, ERR_INVALID,
+                "etcd: ETCD_ENDPOINTS and ETCD_DISCOVERY_SRV: only one of them can say where "
+                "the members are");
+        } else {
+            r = etcd_srv_members(out, srv, e);
+        }
+    } else if (srv.p) {
+        r = err_set(e, ERR_INVALID,
+                    "etcd: members and srv=%.*s: only one of them can say where the "
+                    "members are",
+                    STR_FMT(srv));
     }
     if (r == 0 && out->password.p && !out->user.p) {
         r = err_set(e, ERR_INVALID, "etcd: a password without a user (ETCD_USERNAME)");

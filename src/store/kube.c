@@ -38,19 +38,32 @@ void kube_shared_unref(struct kube_shared *c) {
 
 static int read_url(struct str rest, struct kube_shared *s, struct err *e) {
     struct str query = rest, path = str_cut(&query, '?'), context = STR_NULL;
+    bool wants_gzip = false;
     while (query.p) {
         struct str value = str_cut(&query, '&'), name = str_cut(&value, '=');
         if (str_is(name, "context")) {
             context = unescape(value, &s->arena);
         } else if (str_is(name, "node")) {
             s->node = unescape(value, &s->arena);
+        } else if (str_is(name, "compression")) {
+            wants_gzip = str_is(value, "gzip");
+            if (!wants_gzip && !str_is(value, "none")) {
+                return err_set(e, ERR_INVALID,
+                               "datastore URL: compression: found \"%.*s\", allowed are gzip and "
+                               "none",
+                               value.n > 60 ? 60 : (int)value.n, value.p ? value.p : "");
+            }
         } else if (name.n) {
-            return err_set(e, ERR_INVALID,
-                           "datastore URL: kubernetes: knows no \"%.*s\", only context and node",
-                           name.n > 60 ? 60 : (int)name.n, name.p);
+            return err_set(
+                e, ERR_INVALID,
+                "datastore URL: kubernetes: knows no \"%.*s\", only context, compression "
+                "and node",
+                name.n > 60 ? 60 : (int)name.n, name.p);
         }
     }
-    return kube_config_load(path, context, &s->arena, &s->cfg, e);
+    int r = kube_config_load(path, context, &s->arena, &s->cfg, e);
+    s->cfg.wants_gzip = wants_gzip;
+    return r;
 }
 
 static void kube_close(struct store *st) {
@@ -204,8 +217,11 @@ int kube_node_network(struct store *s, struct str node, bool is_up, struct err *
 int kube_config_map(struct store *st, const char *ns, const char *name, const char *key,
                     struct arena *a, struct str *out, struct err *e) {
     struct kube_store *s = (struct kube_store *)st;
-    static const struct kube_rest rest = {
-        .version = "v1", .plural = "configmaps", .kind = "ConfigMap", .is_namespaced = true};
+    static const struct kube_rest rest = {.group = "",
+                                          .version = "v1",
+                                          .plural = "configmaps",
+                                          .kind = "ConfigMap",
+                                          .is_namespaced = true};
     struct jnode *got = NULL;
     if (!kube_is(st)) {
         return err_set(e, ERR_INVALID, "the datastore is not the Kubernetes API");

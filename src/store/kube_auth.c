@@ -34,38 +34,6 @@ bool kube_auth_is_fresh(const struct kube_auth *au, int64_t now_s) {
     return au->good_until_s > now_s;
 }
 
-int64_t kube_time_parse(struct str s) {
-    char text[40];
-    struct tm tm = {0};
-    if (s.n < 20 || s.n >= sizeof(text)) {
-        return -1;
-    }
-    memcpy(text, s.p, s.n);
-    text[s.n] = '\0';
-    const char *end = strptime(text, "%Y-%m-%dT%H:%M:%S", &tm);
-    if (!end) {
-        return -1;
-    }
-    if (*end == '.') {
-        end++;
-        while (*end >= '0' && *end <= '9') {
-            end++;
-        }
-    }
-    int64_t offset = 0;
-    if (*end == '+' || *end == '-') {
-        struct str zone = str_c(end + 1), hours = str_cut(&zone, ':');
-        uint64_t h, m;
-        if (str_to_u64(hours, &h) < 0 || str_to_u64(zone, &m) < 0 || h > 23 || m > 59) {
-            return -1;
-        }
-        offset = (int64_t)(h * 3600 + m * 60) * (*end == '+' ? 1 : -1);
-    } else if (strcmp(end, "Z") != 0) {
-        return -1;
-    }
-    return (int64_t)timegm(&tm) - offset;
-}
-
 static char *copy(struct str s) {
     char *p = strndup(s.p ? s.p : "", s.n);
     mg_assert(p != NULL);
@@ -140,7 +108,7 @@ int kube_auth_parse(const struct kube_config *c, struct str text, struct kube_au
         goto done;
     }
     if (expiry.n) {
-        au.good_until_s = kube_time_parse(expiry);
+        au.good_until_s = clock_parse_rfc3339(expiry);
         if (au.good_until_s < 0) {
             r = err_set(e, ERR_DENIED,
                         "credential command %.*s: status.expirationTimestamp: found \"%.*s\", "

@@ -36,6 +36,7 @@ struct kube_config {
     struct str as_user, as_groups[16];
     size_t n_as_groups;
     bool is_insecure;
+    bool wants_gzip; /* of the datastore's URL: lists may come compressed */
     struct kube_exec exec;
 };
 
@@ -69,5 +70,3 @@ MG_NODISCARD int kube_auth_fetch(const struct kube_config *c, struct kube_auth *
 /* The answer of a command, "ExecCredential". Pure. */
 MG_NODISCARD int kube_auth_parse(const struct kube_config *c, struct str text,
                                  struct kube_auth *out, struct err *e);
-/* Seconds since 1970 of an RFC 3339 time; -1: none. */
-int64_t kube_time_parse(struct str s);

@@ -50,6 +50,9 @@ int kube_conn_use(struct kube_conn *c, struct kube_auth *take_auth, struct err *
                              .server_name = k->server_name,
                              .is_insecure = k->is_insecure,
                              .proxy_url = k->proxy_url,
+                             .is_gzip_welcome = k->wants_gzip,
+                             .ping_interval_ms = KUBE_PING_MS,
+                             .ping_timeout_ms = KUBE_PONG_MS,
                              .what = "API server"};
     if (c->auth.cert_pem) {
         o.cert_file = o.key_file = STR_NULL;

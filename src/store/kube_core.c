@@ -380,6 +380,35 @@ static void pod_spoof(const struct jnode *pod, struct jnode *spec, struct arena 
     }
 }
 
+/* Floating addresses, each to the first of the pod's own of its family. */
+static void pod_floating(const struct jnode *pod, const struct jnode *nets, struct jnode *spec,
+                         struct arena *a) {
+    struct jnode *in =
+        kube_parse_text(kube_annotation(pod, "cni.projectcalico.org/floatingIPs"), a);
+    struct jnode *list = jnode_new(a, J_LIST);
+    jnode_each (n, in && in->type == J_LIST ? in : NULL) {
+        struct ip46 ip;
+        struct prefix own = {.ip = {0}};
+        char text[IP_TEXT_MAX];
+        if (ip_parse(jnode_str(n), &ip) < 0) {
+            continue;
+        }
+        const struct jnode *net = nets->child;
+        while (net && (prefix_parse(jnode_str(net), &own) < 0 || own.ip.family != ip.family)) {
+            net = net->next;
+        }
+        if (net) {
+            struct jnode *m = jnode_new(a, J_MAP);
+            kube_set_text(a, m, "internalIP", arena_dup(a, str_c(ip_text(&own.ip, text))));
+            kube_set_text(a, m, "externalIP", arena_dup(a, str_c(ip_text(&ip, text))));
+            jnode_append(list, m);
+        }
+    }
+    if (list->n) {
+        jnode_set(a, spec, STR("ipNATs"), list);
+    }
+}
+
 static struct str veth_name(struct str ns, struct str pod, struct arena *a) {
     const char *prefix = getenv("FELIX_INTERFACEPREFIX");
     struct str rest = prefix && *prefix ? str_c(prefix) : STR("cali"), first = str_cut(&rest, ',');
@@ -467,6 +496,7 @@ int kube_read_wep(struct jnode *pod, struct arena *a, struct kube_item *out, str
         jnode_set(a, spec, STR("ports"), ports);
     }
     pod_spoof(pod, spec, a);
+    pod_floating(pod, nets, spec, a);
     out->value = w;
     return 0;
 }

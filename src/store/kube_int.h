@@ -17,6 +17,8 @@ enum {
     KUBE_PATIENCE_MS = 30000,    /* a blocking call waits so long for a server that says "later" */
     KUBE_RETRY_AFTER_MAX_S = 60, /* more is not believed */
     KUBE_HEADERS = 24,
+    KUBE_PING_MS = 10000, /* silence on a watch, after which the server is asked */
+    KUBE_PONG_MS = 5000,
     KUBE_STATUS_MAX = 1 << 20,      /* bytes of an answer that is an error */
     KUBE_OBJECT_TEXT_MAX = 8 << 20, /* bytes of one object */
 };

@@ -128,10 +128,11 @@ static int on_event(struct kube_fetch *f, struct jnode *event, struct arena *a) 
                        r->rest->plural, message.n > 300 ? 300 : (int)message.n,
                        message.p ? message.p : "an error");
     }
+    struct str kind = jnode_str(jnode_getc(obj, "kind"));
     uint64_t revision = kube_revision(obj);
     bool is_bookmark = str_is(type, "BOOKMARK"), is_deleted = str_is(type, "DELETED");
     bool is_known = is_bookmark || is_deleted || str_is(type, "ADDED") || str_is(type, "MODIFIED");
-    if (!is_known || revision == 0 || !obj || obj->type != J_MAP) {
+    if (!is_known || revision == 0 || (kind.n && !str_is(kind, r->rest->kind))) {
         return err_set(&f->e, -EPROTO, "API server: watch of %s: an event \"%.*s\" of no object",
                        r->rest->plural, type.n > 40 ? 40 : (int)type.n, type.p ? type.p : "");
     }

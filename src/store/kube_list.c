@@ -187,7 +187,7 @@ static int run_page(struct listing *l) {
     l->is_ended = l->is_failing = false;
     l->status = l->code = 0;
     buf_reset(&l->error);
-    kube_split_init(&l->split, false, &split_ops, l);
+    kube_split_init(&l->split, false, l->view->rest->kind, &split_ops, l);
     r = http_call_new(l->s->conn.client, &q, &ops, l, &call, l->e);
     while (r == 0 && !l->is_ended && l->code == 0) {
         loop_step(l->s->loop, true);

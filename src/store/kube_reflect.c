@@ -155,7 +155,8 @@ static void fail_lost(struct kube_reflect *r, const char *why) {
             ms *= 2;
         }
         s->n_lost++;
-        s->retry_ns = now + jittered(ms > LOST_MAX_MS ? LOST_MAX_MS : ms) * 1000000;
+        ms = ms > LOST_MAX_MS ? LOST_MAX_MS : ms;
+        s->retry_ns = now + jittered(ms * 2 / 3) * 1000000; /* a third to the whole */
         LOG_D("store", "kube_lost", "n=%u retry_ms=%lld why=%s", s->n_lost,
               (long long)((s->retry_ns - now) / 1000000), log_quote(str_c(why)));
     }
@@ -256,7 +257,7 @@ int kube_fetch_start(struct kube_fetch *f, struct str path, int64_t timeout_ms,
                              .timeout_ms = timeout_ms};
     mg_assert(f->call == NULL);
     kube_split_fini(&f->split);
-    kube_split_init(&f->split, !f->is_list, &split, f);
+    kube_split_init(&f->split, !f->is_list, f->r->rest->kind, &split, f);
     f->error.max = KUBE_STATUS_MAX;
     buf_reset(&f->error);
     free(f->token);

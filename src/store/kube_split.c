@@ -5,10 +5,13 @@
 /* What may come at the depth that is looked at: 1, or 2 inside of items. */
 enum { WANT_KEY_OR_END, WANT_KEY, WANT_COLON, WANT_VALUE, WANT_COMMA };
 
-void kube_split_init(struct kube_split *s, bool is_watch, const struct kube_split_ops *ops,
-                     void *arg) {
-    *s = (struct kube_split){
-        .ops = ops, .arg = arg, .is_watch = is_watch, .text = BUF_INIT(KUBE_OBJECT_MAX)};
+void kube_split_init(struct kube_split *s, bool is_watch, const char *kind,
+                     const struct kube_split_ops *ops, void *arg) {
+    *s = (struct kube_split){.ops = ops,
+                             .arg = arg,
+                             .is_watch = is_watch,
+                             .kind = kind,
+                             .text = BUF_INIT(KUBE_OBJECT_MAX)};
 }
 
 void kube_split_fini(struct kube_split *s) {
@@ -16,7 +19,15 @@ void kube_split_fini(struct kube_split *s) {
 }
 
 bool kube_split_is_whole(const struct kube_split *s) {
-    return s->is_watch ? s->depth == 0 : s->is_done;
+    return s->is_watch ? s->depth == 0 : s->is_done && s->has_items;
+}
+
+/* Is it a list of what was asked for, as far as it says? */
+static bool has_good_kind(const struct kube_split *s) {
+    struct str is = str_n(s->list_kind, s->n_list_kind), kind = str_c(s->kind ? s->kind : "");
+    return !is.n || !kind.n ||
+           (s->n_list_kind <= sizeof(s->list_kind) && str_starts(is, kind) &&
+            str_is(str_sub(is, kind.n, is.n), "List"));
 }
 
 static bool is_blank(char c) {
@@ -41,6 +52,12 @@ static size_t skip_string(struct kube_split *s, struct str in) {
                 s->key[s->n_key] = c;
             }
             s->n_key++;
+        }
+        if (s->is_kind && s->in_string) {
+            if (s->n_list_kind < sizeof(s->list_kind)) {
+                s->list_kind[s->n_list_kind] = c;
+            }
+            s->n_list_kind++;
         }
     }
     return i;
@@ -91,7 +108,7 @@ static int open_bracket(struct kube_split *s, char c) {
     }
     begin_capture(s, c);
     if (!s->is_watch && s->depth == 1 && c == '[' && key_is(s, "items")) {
-        s->in_items = true;
+        s->in_items = s->has_items = true;
     }
     s->open[s->depth++] = c;
     if (!s->is_watch && s->depth == 1) {
@@ -110,6 +127,9 @@ static int close_bracket(struct kube_split *s, char c) {
     }
     if (!s->is_watch) {
         s->is_done = s->depth == 0;
+        if (s->is_done && !has_good_kind(s)) {
+            return -EPROTO;
+        }
         s->expect = s->depth == 1 ? WANT_COMMA : s->expect;
     }
     return 0;
@@ -133,10 +153,15 @@ static int list_byte(struct kube_split *s, char c) {
         return c == ':' ? 0 : -EPROTO;
     case WANT_VALUE: /* a string or the begin of a number or word */
         s->expect = WANT_COMMA;
+        s->is_kind = c == '"' && key_is(s, "kind");
+        s->n_list_kind = s->is_kind ? 0 : s->n_list_kind;
+        s->has_items = s->has_items || (c == 'n' && key_is(s, "items")); /* null: of nothing */
         return c == ':' || c == ',' ? -EPROTO : 0;
     default: /* WANT_COMMA: or more of a number or word */
+        s->is_kind = false;
         if (c == ',') {
             s->expect = WANT_KEY;
+            return has_good_kind(s) ? 0 : -EPROTO;
         }
         return c == ':' || c == '"' ? -EPROTO : 0;
     }

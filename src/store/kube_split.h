@@ -24,6 +24,10 @@ struct kube_split {
     void *arg;
     bool is_watch;
     bool in_string, is_escaped, is_key, is_done, in_items;
+    bool has_items, is_kind; /* the list's member was there; its kind's text is being read */
+    const char *kind;        /* of a list's objects; NULL: any */
+    char list_kind[64];      /* as the list says, as far as it has room */
+    size_t n_list_kind;
     uint8_t expect;              /* enum in kube_split.c */
     unsigned depth;              /* open brackets */
     char open[KUBE_SPLIT_DEPTH]; /* which ones */
@@ -34,8 +38,11 @@ struct kube_split {
     struct buf text;
 };
 
-void kube_split_init(struct kube_split *s, bool is_watch, const struct kube_split_ops *ops,
-                     void *arg);
+/* kind: of the objects that a list was asked for, static; a list that says it is of others is
+ * refused, as is a document without "items": an answer of somebody in between must not look like a
+ * list of nothing. NULL, and of a watch: not looked at. */
+void kube_split_init(struct kube_split *s, bool is_watch, const char *kind,
+                     const struct kube_split_ops *ops, void *arg);
 void kube_split_fini(struct kube_split *s);
 /* 0, ERR_TOO_BIG, -EPROTO (not such an answer), or what a callback returned; then nothing more may
  * be fed. */

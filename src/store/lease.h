@@ -5,6 +5,7 @@
 
 #include "store/store.h"
 
+bool store_has_leases(const struct store *s);
 /* Makes a lease of at least ttl_s seconds; *ttl_out_s (may be NULL) is what the store made of it.
  */
 MG_NODISCARD int store_lease_grant(struct store *s, int64_t ttl_s, int64_t *id_out,

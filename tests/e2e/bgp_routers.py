@@ -242,6 +242,33 @@ class GoBgp(Router):
         return self.lab.run(self.name, ['gobgp', '-p', '50051', *words])
 
 
+class ExaBgp(Router):
+    def start(self, peer, static):
+        """static: lines of its static section."""
+        (self.dir / 'exabgp.conf').write_text(
+            f'neighbor {peer.ip} {{ router-id {self.ip}; local-address {self.ip}; '
+            f'local-as {self.asn}; peer-as {peer.asn}; capability {{ graceful-restart 60; }} '
+            f'static {{ {static} }} }}\n')
+        self.spawn(['env', 'exabgp.daemon.drop=false', 'exabgp.tcp.port=179', 'exabgp.api.cli=false',
+                    'exabgp.daemon.user=root', 'exabgp', str(self.dir / 'exabgp.conf')])
+
+
+class OpenBgpd(Router):
+    def start(self, peer, networks):
+        path = self.dir / 'bgpd.conf'
+        path.write_text(
+            f'AS {self.asn}\nrouter-id {self.ip}\nfib-update no\nsocket "{self.dir}/ctl"\n'
+            + ''.join(f'network {net}\n' for net in networks)
+            + f'neighbor {peer.ip} {{\n remote-as {peer.asn}\n announce IPv4 unicast\n }}\n'
+            'allow from any\nallow to any\n')
+        path.chmod(0o600)
+        pathlib.Path('/run/openbgpd').mkdir(exist_ok=True)  # the home that it wants
+        self.spawn(['/usr/sbin/bgpd', '-d', '-f', str(path)])
+
+    def ask(self, *words):
+        return self.lab.run(self.name, ['bgpctl', '-s', f'{self.dir}/ctl', *words])
+
+
 def prefixes(n, base='20.0.0.0'):
     """n different /24."""
     start = int(ipaddress.ip_address(base))

@@ -14,6 +14,7 @@ answers each with `ok`:
     truncate BYTES  a connection ends after so many bytes of the server
     flaky PERCENT   each piece of data ends its connection with that probability
     garble          the server's bytes are not what they were
+    page            a proxy answers each connection with a page of HTML, in plain HTTP/1.1
     count           answers `ok CONNECTIONS-NOW CONNECTIONS-EVER` in place of `ok`
 """
 
@@ -23,6 +24,8 @@ import socket
 import struct
 import sys
 
+PAGE = (b'HTTP/1.1 502 Bad Gateway\r\nContent-Type: text/html\r\nContent-Length: 38\r\n\r\n'
+        b'<html><body>Please sign in</body></html>')
 PIECE = 65536
 PAUSE = 0.02
 
@@ -36,6 +39,11 @@ class Connection:
 
     async def run(self):
         """Hand on until one side ends."""
+        if self.relay.mode == 'page':
+            await self.client[0].read(PIECE)
+            self.client[1].write(PAGE)
+            self.client[1].close()
+            return
         try:
             self.server = await asyncio.open_connection(*self.relay.target)
         except OSError:
@@ -151,7 +159,7 @@ class Relay:
         if words[0] == 'refuse' and self.server is not None:
             self.server.close()
             self.server = None
-        if words[0] in ('refuse', 'reset'):
+        if words[0] in ('refuse', 'reset', 'page'):
             for connection in list(self.connections):
                 connection.reset()
         if words[0] != 'refuse':

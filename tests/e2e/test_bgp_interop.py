@@ -2,9 +2,10 @@
 """The speaker with the routers that people run: BIRD 2, FRR and GoBGP. Sessions of both families,
 what protects them, what is negotiated on them, and the kernel's routes at the end of it.
 
-test_bgp_interop.py [--full]: 100,000 routes instead of 1,000.
+test_bgp_interop.py [--full]: 100,000 routes of both families and both ways instead of 1,000.
 """
 
+import json
 import os
 import signal
 import subprocess
@@ -12,7 +13,8 @@ import sys
 import time
 import unittest
 
-from bgp_routers import MARGAY, Bird, Fabric, Frr, GoBgp, Margay, prefixes, static_routes, wait_for
+from bgp_routers import (MARGAY, Bird, ExaBgp, Fabric, Frr, GoBgp, Margay, OpenBgpd, has, prefixes,
+                         static_routes, wait_for)
 
 N_ROUTES = 100000 if '--full' in sys.argv else 1000
 OURS = 80  # protocol of our routes in the kernel
@@ -31,13 +33,14 @@ class Interop(unittest.TestCase):
         ours = Margay(self.fabric, 'ours', 65001)
         bird = Bird(self.fabric, 'bird', 65002)
         nets = prefixes(N_ROUTES)
-        six = [f'2001:db8:{i:x}::/48' for i in range(1, 101)]
+        six = [f'2001:{0x1000 + (i >> 12):x}:{(i & 0xfff) + 1:x}::/48'
+               for i in range(N_ROUTES // 10 if N_ROUTES < 100000 else N_ROUTES)]
         bird.start(static_routes(nets) + static_routes(six)
                    + bird.bgp('four', ours) + bird.bgp('six', ours, v4=None, local=6,
                                                        v6='import all; export all;'))
         ours.write({'four': {'peerIP': bird.ip, 'asNumber': 65002},
                     'six': {'peerIP': bird.ip6, 'asNumber': 65002}})
-        local = [f'30.0.{i}.0/24' for i in range(200)]
+        local = prefixes(200 if N_ROUTES < 100000 else N_ROUTES, '60.0.0.0')
         self.fabric.lab.batch('ours', [f'route add blackhole {net}' for net in local])
         ours.start()
         ours.wait_up(bird.ip)
@@ -64,8 +67,8 @@ class Interop(unittest.TestCase):
         self.assertLessEqual(set(local[150:]), set(self.fabric.routes('bird')))
         self.assertEqual(ours.ask('status').returncode, 0)
         self.assertIn('Established', ours.ask('status').stdout)
-        self.assertIn('30.0.199.0/24', ours.ask('routes').stdout)
-        self.assertIn('30.0.199.0/24', ours.ask('explain', '30.0.199.0/24').stdout)
+        self.assertIn('60.0.199.0/24', ours.ask('routes').stdout)
+        self.assertIn('60.0.199.0/24', ours.ask('explain', '60.0.199.0/24').stdout)
 
     def test_kernel_is_kept_as_it_should_be(self):
         ours = Margay(self.fabric, 'ours', 65001)
@@ -273,6 +276,40 @@ class Interop(unittest.TestCase):
         self.assertEqual(route['gateway'], go.ip)
         self.assertIn('65000:7', ours.ask('routes', '-o', 'json').stdout)
         wait_for('passed on', lambda: '50.0.0.0/24' in self.fabric.routes('bird'))
+
+    @unittest.skipUnless(has('exabgp'), 'ExaBGP is not here')
+    def test_exabgp(self):
+        ours = Margay(self.fabric, 'ours', 65001)
+        exa = ExaBgp(self.fabric, 'exa', 65002)
+        exa.start(ours, 'route 20.0.0.0/24 next-hop self community [65002:7] med 5; '
+                  'route 20.0.1.0/24 next-hop self large-community [65002:1:2] '
+                  'as-path [65002 65009]; '
+                  'route 20.0.2.0/24 next-hop self extended-community [target:65002:9];')
+        ours.write({'p': {'peerIP': exa.ip, 'asNumber': 65002}})
+        ours.start()
+        ours.wait_up(exa.ip)
+        wait_for('its routes', lambda: set(self.routes(ours)) == set(prefixes(3)))
+        table = {r['prefix']: r for r in json.loads(ours.ask('routes', '-o', 'json').stdout)}
+        self.assertIn('65002:7', str(table['20.0.0.0/24']))
+        self.assertIn('65002:1:2', str(table['20.0.1.0/24']))
+        self.assertEqual(table['20.0.1.0/24']['asPath'], '65002 65009')
+
+    @unittest.skipUnless(has('bgpctl'), 'OpenBGPD is not here')
+    def test_openbgpd(self):
+        ours = Margay(self.fabric, 'ours', 65001)
+        obsd = OpenBgpd(self.fabric, 'obsd', 65002)
+        bird = Bird(self.fabric, 'bird', 65003)
+        bird.start(static_routes(prefixes(50)) + bird.bgp('p', ours))
+        obsd.start(ours, prefixes(20, '50.0.0.0'))
+        ours.write({'p': {'peerIP': obsd.ip, 'asNumber': 65002},
+                    'bird': {'peerIP': bird.ip, 'asNumber': 65003}})
+        ours.start()
+        ours.wait_up(obsd.ip)
+        ours.wait_up(bird.ip)
+        wait_for('its routes', lambda: set(prefixes(20, '50.0.0.0')) <= set(self.routes(ours)))
+        wait_for('ours there', lambda: obsd.ask('show', 'rib').count(' 20.0.') == 50)
+        bird.ask('disable', 'static1')
+        wait_for('withdrawn there', lambda: ' 20.0.' not in obsd.ask('show', 'rib'))
 
     def test_datastore(self):
         """The same resources, followed in the agent's store."""

@@ -6,6 +6,7 @@ Usage: test_cni_life.py [KILLS]
 """
 
 import concurrent.futures
+import difflib
 import json
 import os
 import pathlib
@@ -37,8 +38,8 @@ class Node:
     def start(self, command, container, netns, **more):
         """The plugin as a process, its configuration being read."""
         conf = {**self.conf, **more.get('conf', {})}
-        env = {'CNI_COMMAND': command, 'CNI_CONTAINERID': container, 'CNI_IFNAME': 'eth0',
-               'CNI_NETNS': self.lab.path(netns) if netns else '', 'CNI_PATH': self.agent.cni_bin,
+        env = {'CNI_COMMAND': command, 'CNI_CONTAINERID': container, 'CNI_IFNAME': more.get('ifname', 'eth0'),
+               'CNI_NETNS': self.lab.path(netns) if netns else '', 'CNI_PATH': f'{self.agent.cni_bin}:/usr/lib/cni',
                'CNI_ARGS': more.get('args', ''), 'PATH': os.environ['PATH']}
         process = subprocess.Popen([self.plugin], env=env, stdin=subprocess.PIPE,
                                    stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -64,18 +65,21 @@ class Node:
         links = sorted(line['ifname'] for line in json.loads(run('ip', '-j', 'link')))
         spool = pathlib.Path(self.agent.state, 'spool')
         return '\n'.join([
-            json.dumps(links), run('ip', 'route'), run('ip', '-6', 'route'), run('ip', 'neigh'),
+            json.dumps(links), run('ip', 'route'), run('ip', '-6', 'route'), run('ip', 'neigh', 'show', 'nud', 'permanent'),
             run('nft', '-s', 'list', 'table', 'inet', 'margay'),
             self.agent.call('get', 'workloadendpoints', '-A', '-o', 'name'),
             self.agent.call('ipam', 'show'),
-            json.dumps(sorted(os.listdir(spool)) if spool.is_dir() else [])])
+            *(json.dumps(sorted(os.listdir(path)) if path.is_dir() else [])
+              for path in (spool, spool.parent / 'attachments'))])
 
     def expect(self, what, before, seconds=20):
         """The node is as it was, soon."""
         end = time.monotonic() + seconds
         while self.state() != before:
             if time.monotonic() > end:
-                sys.exit(f'{what}: left behind:\n---- before\n{before}\n---- now\n{self.state()}\n'
+                lines = difflib.unified_diff(before.splitlines(), self.state().splitlines(),
+                                             'before', 'now', lineterm='')
+                sys.exit(f'{what}: left behind:\n' + '\n'.join(lines) + '\n'
                          f'---- log\n{self.agent.log.read_text()[-3000:]}')
             time.sleep(0.1)
         self.agent.call('ipam', 'check')

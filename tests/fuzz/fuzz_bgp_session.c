@@ -168,6 +168,7 @@ static void set_peer(struct world *w, unsigned i, unsigned how) {
         .address = address(i),
         .as = as_of(w, i),
         .is_passive = i != 3,
+        .delay_open_s = how & 16 ? 5 : 0,
         .role = i == 1 && (how & 16) ? BGP_ROLE_CUSTOMER : BGP_ROLE_NONE,
         .gr = how & 2 ? GR_ENABLED : GR_DISABLED,
         .extended_message = how & 1,

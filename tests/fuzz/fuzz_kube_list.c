@@ -64,11 +64,12 @@ static int on_meta(void *arg, struct str text) {
     return 0;
 }
 
-static int run(struct str text, bool is_watch, size_t step, bool with_views, bool *is_whole) {
+static int run(struct str text, bool is_watch, size_t step, const char *kind, bool with_views,
+               bool *is_whole) {
     static const struct kube_split_ops ops = {.on_object = on_object, .on_meta = on_meta};
     struct kube_split s;
     int r = 0;
-    kube_split_init(&s, is_watch, &ops, with_views ? &s : NULL);
+    kube_split_init(&s, is_watch, kind, &ops, with_views ? &s : NULL);
     for (size_t at = 0; at < text.n && r == 0; at += step) {
         r = kube_split_feed(&s, str_sub(text, at, at + step < text.n ? at + step : text.n));
     }
@@ -85,11 +86,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
     struct str text = str_n((const char *)data + 2, n - 2);
     bool is_watch = data[0] & 1, whole = false, again = false;
     size_t step = data[1] ? data[1] : 1;
+    const char *kind = data[0] & 2 ? "Pod" : NULL;
     seen = BUF_INIT(1 << 24);
-    int first = run(text, is_watch, text.n ? text.n : 1, true, &whole);
+    int first = run(text, is_watch, text.n ? text.n : 1, kind, true, &whole);
     struct buf all = seen;
     seen = BUF_INIT(1 << 24);
-    int second = run(text, is_watch, step, false, &again);
+    int second = run(text, is_watch, step, kind, false, &again);
     check(first == second && whole == again);
     check(str_eq(buf_view(&all), buf_view(&seen)));
     buf_fini(&all);

@@ -1,5 +1,6 @@
 /* Kubeconfig files, alone and merged, and what a credential command answers, from any bytes: no
  * crash; what is accepted is whole, what is refused has a sentence. */
+#include "base/clock.h"
 #include "store/kube_config.h"
 
 #include <stdlib.h>
@@ -49,7 +50,7 @@ static void try_credential(struct str text) {
         }
     }
     kube_auth_fini(&au);
-    (void)kube_time_parse(text);
+    (void)clock_parse_rfc3339(text);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {

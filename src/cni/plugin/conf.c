@@ -270,6 +270,7 @@ struct field {
     char *to;
     size_t cap;
     bool seen;
+    bool may_be_number; /* is a text of Calico's that is written either way; no error if neither */
 };
 
 static int take_field(struct scan *s, struct field *fd, struct fail *f) {
@@ -280,6 +281,18 @@ static int take_field(struct scan *s, struct field *fd, struct fail *f) {
     }
     fd->seen = true;
     skip_space(s);
+    if (fd->may_be_number && s->p < s->end && *s->p != '"') {
+        const uint8_t *from = s->p;
+        if (!skip_value(s)) {
+            return -1;
+        }
+        size_t n = (size_t)(s->p - from);
+        if (*from >= '0' && *from <= '9' && n < fd->cap) {
+            memcpy(fd->to, from, n);
+            fd->to[n] = '\0';
+        }
+        return 0;
+    }
     if (s->p < s->end && *s->p != '"') {
         /* Go takes null as "not there" */
         if (take_word(s, "null")) {
@@ -387,11 +400,16 @@ static int take_document(struct scan *s, struct field *fields, size_t n_fields, 
 
 int conf_parse(const uint8_t *text, size_t n, struct conf *c, struct fail *f) {
     struct field fields[] = {
-        {"cniVersion", c->version, sizeof(c->version), false},
-        {"name", c->name, sizeof(c->name), false},
-        {"type", c->type, sizeof(c->type), false},
-        {"socket", c->socket, sizeof(c->socket), false},
-        {"state_dir", c->state_dir, sizeof(c->state_dir), false},
+        {"cniVersion", c->version, sizeof(c->version), false, false},
+        {"name", c->name, sizeof(c->name), false, false},
+        {"type", c->type, sizeof(c->type), false, false},
+        {"socket", c->socket, sizeof(c->socket), false, false},
+        {"state_dir", c->state_dir, sizeof(c->state_dir), false, false},
+        {"log_file_path", c->log_file, sizeof(c->log_file), false, false},
+        {"log_level", c->log_level, sizeof(c->log_level), false, false},
+        {"log_file_max_size", c->log_max_size, sizeof(c->log_max_size), false, true},
+        {"log_file_max_age", c->log_max_age, sizeof(c->log_max_age), false, true},
+        {"log_file_max_count", c->log_max_count, sizeof(c->log_max_count), false, true},
     };
     struct scan s = {text, text + n, 0};
     memset(c, 0, sizeof(*c));

@@ -82,6 +82,9 @@ static int check_conf(const struct conf *c, enum cni_command cmd, struct fail *f
 
 static int print_answer(const uint8_t *text, size_t n, int exit_code, struct fail *f) {
     int rc = print_all(text, n);
+    if (exit_code != 0) { /* for the log file: the answer has been printed */
+        (void)fail_set(f, exit_code, "", "%.*s", n < 600 ? (int)n : 600, (const char *)text);
+    }
     return rc < 0 ? fail_set(f, CNI_IO, "", "writing to stdout: %s", strerror(-rc)) : exit_code;
 }
 
@@ -168,8 +171,12 @@ int main(int argc, char **argv) {
     }
     r.strings[WIRE_PROGRAM] = program;
     r.is_ipam = strstr(program, "-ipam") != NULL;
+    int64_t start = now_ms();
     int rc = run(&r, &c, &f);
     plugin_close(&r.netns_fd);
+    if (r.cmd != CNI_VERSION) {
+        plugin_log(&c, &r, rc == 0 ? NULL : &f, now_ms() - start);
+    }
     if (rc >= 0) {
         return rc;
     }

@@ -37,6 +37,8 @@ struct fail {
 MG_PRINTF(4, 5)
 int fail_set(struct fail *f, int code, const char *details, const char *fmt, ...);
 
+enum { PLUGIN_LOG_PATH_MAX = 1024 };
+
 /* The fields of the network configuration that the plugin itself reads. Empty: not there. */
 struct conf {
     char version[32]; /* cniVersion */
@@ -44,6 +46,8 @@ struct conf {
     char type[256];
     char socket[108]; /* path of the agent's socket; as long as sun_path */
     char state_dir[1024];
+    char log_file[PLUGIN_LOG_PATH_MAX], log_level[16];
+    char log_max_size[16], log_max_age[16], log_max_count[16]; /* numbers, maybe as texts */
     char
         ipam_type[256]; /* ipam.type; empty also if it is no text, which is for the agent to tell */
 };
@@ -120,6 +124,11 @@ int delegate_run(const struct request *r, const char *type, const char *command,
 
 /* Leaves r in the spool, on disk when this returns 0. Fills f (code 5) and returns -1. */
 MG_NODISCARD int spool_request(const struct request *r, struct fail *f);
+
+/* Appends a line on the call to the log file, if the configuration names one. f: why it failed
+ * (code 0, or NULL: it didn't). */
+void plugin_log(const struct conf *c, const struct request *r, const struct fail *f,
+                int64_t took_ms);
 
 /* For MG_CLEANUP. Accepts -1. */
 static inline void plugin_close(int *fd) {

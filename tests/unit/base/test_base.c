@@ -10,9 +10,11 @@
 #include "base/vec.h"
 
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -240,6 +242,48 @@ static void t_loop__defer_timer_work__each_runs(void **state MG_UNUSED) {
     loop_free(l);
 }
 
+struct hearing {
+    int fd;
+    unsigned errors, messages;
+};
+
+static void on_hear(void *arg, unsigned events MG_UNUSED) {
+    struct hearing *h = arg;
+    char b[16];
+    ssize_t n = recv(h->fd, b, sizeof(b), MSG_DONTWAIT);
+    h->errors += n < 0;
+    h->messages += n > 0;
+}
+
+static void t_loop__error_on_a_descriptor__watched_on(void **state MG_UNUSED) {
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)}, own;
+    socklen_t n = sizeof(a), own_n = sizeof(own);
+    int other = socket(AF_INET, SOCK_DGRAM, 0);
+    struct hearing h = {.fd = socket(AF_INET, SOCK_DGRAM, 0)};
+    assert_int_equal(bind(other, (struct sockaddr *)&a, sizeof(a)), 0);
+    assert_int_equal(getsockname(other, (struct sockaddr *)&a, &n), 0);
+    assert_int_equal(connect(h.fd, (struct sockaddr *)&a, n), 0);
+    assert_int_equal(getsockname(h.fd, (struct sockaddr *)&own, &own_n), 0);
+    close(other);
+    struct loop *l = loop_new();
+    struct loop_poll *p = loop_poll_new(l, h.fd, LOOP_READ, on_hear, &h);
+    assert_int_equal(send(h.fd, "x", 1, 0), 1); /* nobody is there: an error on the socket */
+    while (h.errors == 0) {
+        loop_step(l, true);
+    }
+    other = socket(AF_INET, SOCK_DGRAM, 0);
+    assert_int_equal(bind(other, (struct sockaddr *)&a, n), 0);
+    assert_int_equal(sendto(other, "y", 1, 0, (struct sockaddr *)&own, own_n), 1);
+    for (int i = 0; i < 1000 && h.messages == 0; i++) {
+        loop_step(l, false);
+    }
+    assert_int_equal(h.messages, 1);
+    loop_poll_free(p);
+    loop_free(l);
+    close(other);
+    close(h.fd);
+}
+
 static void t_err_wrap__long_text__cut_not_overrun(void **state MG_UNUSED) {
     struct err e = {0};
     assert_int_equal(err_set(&e, ERR_INVALID, "%0900d", 1), ERR_INVALID);
@@ -286,6 +330,7 @@ int main(void) {
         cmocka_unit_test(t_digests__known_answers__match),
         cmocka_unit_test(t_file_replace__symlink_at_target__replaced_not_followed),
         cmocka_unit_test(t_loop__defer_timer_work__each_runs),
+        cmocka_unit_test(t_loop__error_on_a_descriptor__watched_on),
         cmocka_unit_test(t_err_wrap__long_text__cut_not_overrun),
         cmocka_unit_test(t_library__missing_or_other_version__says_what_to_install),
         cmocka_unit_test(t_library__there__pointers_work),

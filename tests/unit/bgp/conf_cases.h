@@ -162,6 +162,30 @@ static const struct conf_case {
      "speaker as=65537 id=10.0.0.1 port=179\n"
      "peer Global_fe80__9 type=global of=p ip=fe80::9 interface=eth1 as=65001 "
      "IPv6(addPaths=both)\n"},
+    {"stations, files and the address for pods", "a",
+     "apiVersion: projectcalico.org/v3\nkind: BGPConfiguration\nmetadata: {name: default}\nspec: "
+     "{nodeToNodeMeshEnabled: false, localWorkloadPeeringIPV4: 169.254.100.1, bmpStations: "
+     "[{address: 192.0.2.9}, {address: '[2001:db8::9]:1790', statisticsInterval: 0s}], mrt: "
+     "{directory: /var/log/bgp, tableInterval: 2h}}\n---\n" ABC PEER(
+         "w",
+         "{localWorkloadSelector: app == 'r', asNumber: 65010}") "apiVersion: "
+                                                                 "projectcalico.org/v3\nkind: "
+                                                                 "WorkloadEndpoint\nmetadata: "
+                                                                 "{name: "
+                                                                 "a-k8s-r--1-eth0, namespace: d, "
+                                                                 "labels: {app: r}}\nspec: "
+                                                                 "{orchestrator: k8s, node: a, "
+                                                                 "pod: r-1, endpoint: eth0, "
+                                                                 "interfaceName: cali1, "
+                                                                 "ipNetworks: "
+                                                                 "[10.44.0.5/32]}\n---\n",
+     "speaker as=64512 id=10.0.0.1 port=179\n"
+     "peer Local_Workload_10_44_0_5 type=workload of=w ip=10.44.0.5 as=65010 passive "
+     "IPv4(addPaths=both)\n"
+     "local cali1 ip=169.254.100.1\n"
+     "bmp 192.0.2.9 port=11019 statistics=60s\n"
+     "bmp 2001:db8::9 port=1790 statistics=0s\n"
+     "mrt /var/log/bgp rotate=900s table=7200s keep=100\n"},
     {"pods as peers", "a",
      NO_MESH ABC PEER("w", "{localWorkloadSelector: app == 'r', asNumber: 65010, maxPrefixes: "
                            "5}") "apiVersion: projectcalico.org/v3\nkind: "

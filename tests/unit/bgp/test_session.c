@@ -441,6 +441,71 @@ static void t_incoming_twice__the_newer_one_counts(void **state) {
     wire_fini(&w);
 }
 
+static void t_connect__timers_ran_before__one_open(void **state) {
+    (void)state;
+    struct wire w;
+    wire_init(&w);
+    struct peer_config p = wire_peer_config(1, 65001);
+    p.no_capabilities = true;
+    p.is_passive = false;
+    uint16_t id = wire_peer(&w, &p);
+    wire_run(&w, 4 * S_);
+    struct wire_conn *c = NULL;
+    for (unsigned i = 0; i < w.n_conns; i++) {
+        c = w.conn[i].is_asked && !w.conn[i].is_closed ? &w.conn[i] : c;
+    }
+    assert_non_null(c);
+    speaker_connected(w.s, c->id, &(struct ip46){.family = IP_V4, .b = {10, 0, 0, 254}}, w.now);
+    wire_run(&w, S_);
+    wire_expect(c, MARK "001d 01 04 fc00 005a 0a0000fe 00");
+    assert_int_equal(wire_state(&w, id), BGP_OPEN_SENT);
+    wire_fini(&w);
+}
+
+/* ---- DelayOpen ---- */
+
+static void t_delay_open__peer_silent_or_first__open_when_due(void **state) {
+    (void)state;
+    struct wire w;
+    wire_init(&w);
+    struct peer_config p = wire_peer_config(1, 65001);
+    p.no_capabilities = true;
+    p.delay_open_s = 10;
+    uint16_t id = wire_peer(&w, &p);
+    /* Silence: ours comes when the timer ends. */
+    struct wire_conn *c = wire_accept(&w, 1);
+    wire_run(&w, 9 * S_);
+    wire_expect(c, "");
+    assert_int_equal(wire_state(&w, id), BGP_ACTIVE);
+    wire_run(&w, S_);
+    wire_expect(c, MARK "001d 01 04 fc00 005a 0a0000fe 00");
+    assert_int_equal(wire_state(&w, id), BGP_OPEN_SENT);
+    /* The peer's OPEN: ours and the KEEPALIVE at once. */
+    c = wire_accept(&w, 1);
+    wire_hex(&w, c, MARK "001d 01 04 fde9 005a 0a000001 00");
+    wire_expect(c, MARK "001d 01 04 fc00 005a 0a0000fe 00" KEEPALIVE);
+    assert_int_equal(wire_state(&w, id), BGP_OPEN_CONFIRM);
+    wire_hex(&w, c, KEEPALIVE);
+    assert_int_equal(wire_state(&w, id), BGP_ESTABLISHED);
+    wire_run(&w, 20 * S_); /* the timer is over: no second OPEN */
+    assert_int_equal(wire_state(&w, id), BGP_ESTABLISHED);
+    wire_fini(&w);
+}
+
+static void t_delay_open__anything_else__fsm_error_without_subcode(void **state) {
+    (void)state;
+    struct wire w;
+    wire_init(&w);
+    struct peer_config p = wire_peer_config(1, 65001);
+    p.delay_open_s = 10;
+    uint16_t id = wire_peer(&w, &p);
+    struct wire_conn *c = wire_accept(&w, 1);
+    wire_hex(&w, c, KEEPALIVE);
+    wire_expect_end(c, "0500 04");
+    assert_int_equal(wire_state(&w, id), BGP_IDLE);
+    wire_fini(&w);
+}
+
 /* ---- ends on purpose ---- */
 
 static void t_shutdown__with_text__told_and_not_tried_again(void **state) {
@@ -659,6 +724,9 @@ int main(void) {
         cmocka_unit_test(t_collision__established_already__the_new_one_goes),
         cmocka_unit_test(t_collision__established_with_graceful_restart__the_old_one_goes),
         cmocka_unit_test(t_incoming_twice__the_newer_one_counts),
+        cmocka_unit_test(t_connect__timers_ran_before__one_open),
+        cmocka_unit_test(t_delay_open__peer_silent_or_first__open_when_due),
+        cmocka_unit_test(t_delay_open__anything_else__fsm_error_without_subcode),
         cmocka_unit_test(t_shutdown__with_text__told_and_not_tried_again),
         cmocka_unit_test(t_reset_and_removal__subcodes),
         cmocka_unit_test(t_hard_reset__notification_bit_agreed_on__wrapped),

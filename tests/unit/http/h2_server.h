@@ -133,7 +133,12 @@ static inline void h2_answer(nghttp2_session *h2, struct h2_stream *t, struct h2
         (void)nghttp2_submit_response(h2, t->id, many, n, &body);
         return;
     }
-    (void)nghttp2_submit_response(h2, t->id, ok, 2, &body);
+    nghttp2_nv packed[] = {NV(":status", "200"), NV("content-encoding", "gzip")};
+    if (path_is(t, "/echo-br")) {
+        packed[1] = NV("content-encoding", "br");
+    }
+    bool is_packed = path_is(t, "/echo-gzip") || path_is(t, "/echo-br");
+    (void)nghttp2_submit_response(h2, t->id, is_packed ? packed : ok, 2, &body);
 }
 
 static inline int h2_begin(nghttp2_session *h2, const nghttp2_frame *f, void *arg) {

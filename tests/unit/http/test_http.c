@@ -8,6 +8,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <zlib.h>
 
 #include <cmocka.h>
 
@@ -235,6 +236,98 @@ static void t_http__paused__peer_waits_others_go_on(void **state) {
     assert_int_equal(t.n_bytes, 5000000);
     assert_int_equal(t.code, 0);
     assert_true(n_pauses > 3);
+    rig_stop(&r);
+    (void)state;
+}
+
+/* What `n` bytes of c pack to. */
+static struct buf packed(char c, size_t n) {
+    struct buf out = BUF_INIT(64 << 20);
+    z_stream z = {0};
+    char *text = malloc(n + 1);
+    assert_non_null(text);
+    for (size_t i = 0; i < n; i++) { /* c 0: hard to pack */
+        text[i] = c ? c : (char)('a' + (i * i / 7 + i / 1013) % 26);
+    }
+    assert_int_equal(deflateInit2(&z, 9, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY), Z_OK);
+    z.next_in = (unsigned char *)text;
+    z.avail_in = (unsigned)n;
+    z.avail_out = (unsigned)deflateBound(&z, n);
+    unsigned room = z.avail_out;
+    z.next_out = (unsigned char *)buf_reserve(&out, room);
+    assert_int_equal(deflate(&z, Z_FINISH), Z_STREAM_END);
+    out.n = room - z.avail_out;
+    (void)deflateEnd(&z);
+    free(text);
+    return out;
+}
+
+/* Sends it in pieces to a server that gives it back as a gzip answer. */
+static void unpack(struct rig *r, struct story *t, const char *path, struct str in, size_t piece) {
+    begin(r, t, path, true, 0);
+    for (size_t i = 0; i < in.n && !t->is_ended; i += piece) {
+        struct str now = str_sub(in, i, i + piece < in.n ? i + piece : in.n);
+        while (!t->is_ended && http_call_send(t->call, now) == ERR_TOO_BIG) {
+            loop_step(r->l, true);
+        }
+        loop_step(r->l, false);
+    }
+    if (!t->is_ended) {
+        http_call_finish(t->call);
+    }
+    while (!t->is_ended) {
+        if (t->pauses && t->call->is_paused) {
+            http_call_resume(t->call);
+        }
+        loop_step(r->l, true);
+    }
+}
+
+static void t_http__gzip__unpacked_within_bounds(void **state) {
+    struct rig r;
+    rig_start(&r, (struct http_options){.is_gzip_welcome = true});
+    struct buf easy = packed('x', 3000000), hard = packed(0, 3000000), bomb = packed('x', 60000000),
+               late = packed(0, 20000);
+    for (int pauses = 0; pauses < 2; pauses++) {
+        struct story t = {.pauses = pauses};
+        unpack(&r, &t, "/echo-gzip", buf_view(&easy), 97);
+        assert_int_equal(t.code, 0);
+        assert_int_equal(t.n_bytes, 3000000);
+        t = (struct story){.pauses = pauses};
+        unpack(&r, &t, "/echo-gzip", buf_view(&hard), 50000);
+        assert_int_equal(t.code, 0);
+        assert_int_equal(t.n_bytes, 3000000);
+        t = (struct story){.pauses = pauses};
+        unpack(&r, &t, "/echo-gzip", str_sub(buf_view(&hard), 0, hard.n / 2), 50000);
+        assert_int_equal(t.code, -EPROTO);
+        assert_non_null(strstr(t.reason, "ends in the middle"));
+        t = (struct story){.pauses = pauses};
+        unpack(&r, &t, "/echo-gzip", buf_view(&bomb), 50000);
+        assert_int_equal(t.code, ERR_TOO_BIG);
+        assert_true(t.n_bytes < 20000000);
+    }
+    static const struct {
+        const char *path, *text, *why;
+    } bad[] = {{"/echo-gzip", "{\"plain\":1}", "is not"},
+               {"/echo-gzip", "", "ends in the middle"},
+               {"/echo-br", "x", "content-encoding"}};
+    for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+        struct story t = {0};
+        unpack(&r, &t, bad[i].path, str_c(bad[i].text), 100);
+        assert_int_equal(t.code, -EPROTO);
+        assert_non_null(strstr(t.reason, bad[i].why));
+    }
+    struct story t = {0};
+    buf_puts(&late, "more");
+    unpack(&r, &t, "/echo-gzip", buf_view(&late), 1000);
+    assert_int_equal(t.code, -EPROTO);
+    assert_non_null(strstr(t.reason, "behind its end"));
+    assert_int_equal(get(&r, "/ok", 5000).code, 0);
+    assert_int_equal(http_client_connections(r.c), 1);
+    buf_fini(&easy);
+    buf_fini(&hard);
+    buf_fini(&bomb);
+    buf_fini(&late);
     rig_stop(&r);
     (void)state;
 }
@@ -545,6 +638,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(t_http__too_many_calls__refused),
         cmocka_unit_test(t_http__streaming__both_ways),
         cmocka_unit_test(t_http__paused__peer_waits_others_go_on),
+        cmocka_unit_test(t_http__gzip__unpacked_within_bounds),
         cmocka_unit_test(t_http__freed_in_callbacks__nothing_follows),
         cmocka_unit_test(t_http__deadline__said_and_connection_suspected),
         cmocka_unit_test(t_http__half_open__found_by_ping),

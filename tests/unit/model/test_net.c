@@ -58,6 +58,12 @@ static const struct doc_case CONFIGS[] = {
     {"'ignoredInterfaces':['a/b']", "spec.ignoredInterfaces[0]", "an interface name"},
     {"'localWorkloadPeeringIPV4':'fd00::1'", "spec.localWorkloadPeeringIPV4", "an IPv4 address"},
     {"'localWorkloadPeeringIPV6':'10.0.0.1'", "spec.localWorkloadPeeringIPV6", "an IPv6 address"},
+    {"'bmpStations':[{'address':'192.0.2.9'},{'address':'[fd00::9]:11019'}]", NULL, NULL},
+    {"'bmpStations':[{'address':'station'}]", "spec.bmpStations[0].address", "station"},
+    {"'bmpStations':[{'statisticsInterval':'1s'}]", "spec.bmpStations[0].address", "is missing"},
+    {"'mrt':{'directory':'/var/log/bgp','keep':5}", NULL, NULL},
+    {"'mrt':{'directory':'log'}", "spec.mrt.directory", "an absolute path"},
+    {"'mrt':{'directory':'/a','keep':0}", "spec.mrt.keep", "1 to 100000"},
     {"'ipv4NormalRoutePriority':0", "spec.ipv4NormalRoutePriority", "1 to 2147483646"},
     {"'meshEnabled':true", "spec.meshEnabled", "unknown field"},
 };

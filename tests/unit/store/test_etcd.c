@@ -1,4 +1,5 @@
 /* The store on a real etcd. Without etcd's program the tests are skipped. */
+#include "store/compact.h"
 #include "store/driver.h"
 #include "store/etcd_map.h"
 #include "store/lease.h"
@@ -380,6 +381,35 @@ static void t_etcd__lease__items_go_with_it(void **state) {
     (void)state;
 }
 
+/* Two who would do it, in turns: it is done once a period, and what the period before wrote stays.
+ */
+static void t_etcd__compact__once_a_period_of_all(void **state) {
+    struct store *s = fresh(), *t = open_url(lab.url);
+    struct err e = {.msg = ""};
+    struct store_compaction first = {0}, second = {0};
+    uint64_t n_done = 0, revision = 0, forgotten = 0;
+    struct store_key k = rkey("Namespace//a");
+    for (unsigned period = 0; period < 6; period++) {
+        uint64_t old = revision, one = 0, other = 0;
+        ok(store_put(s, k, STR("{\"kind\":\"Namespace\"}"), REV_ANY, &revision, &e), &e);
+        ok(store_compact(s, &first, &one, &e), &e);
+        ok(store_compact(t, &second, &other, &e), &e);
+        assert_true(!one || !other);
+        n_done += one || other;
+        forgotten = one ? one : other ? other : forgotten;
+        assert_true(forgotten <= revision && (period < 3 || forgotten + 8 > old));
+    }
+    assert_true(n_done >= 3);
+    char cmd[200];
+    snprintf(cmd, sizeof(cmd), "get --rev=%" PRIu64 " none", forgotten - 1);
+    assert_int_not_equal(lab_ctl(&lab, cmd), 0);
+    snprintf(cmd, sizeof(cmd), "get --rev=%" PRIu64 " none", forgotten);
+    assert_int_equal(lab_ctl(&lab, cmd), 0);
+    store_close(t);
+    store_close(s);
+    (void)state;
+}
+
 /* What early versions of Calico left, beside what those of today write. */
 static void t_etcd__policies__early_and_new_places(void **state) {
     struct store *s = fresh();
@@ -438,6 +468,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(t_etcd__follow__snapshot_changes_progress),
     cmocka_unit_test(t_etcd__watch__prefix_from_revision),
     cmocka_unit_test(t_etcd__lease__items_go_with_it),
+    cmocka_unit_test(t_etcd__compact__once_a_period_of_all),
     cmocka_unit_test(t_etcd__policies__early_and_new_places),
 };
 

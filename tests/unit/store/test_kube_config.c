@@ -1,4 +1,5 @@
 /* Kubeconfig, credentials, and the splitter of lists and watches. */
+#include "base/clock.h"
 #include "base/fd.h"
 #include "store/kube_config.h"
 #include "store/kube_split.h"
@@ -152,11 +153,11 @@ static void write_file(const char *name, const char *text, unsigned mode) {
 
 static void t_auth__times(void **state) {
     (void)state;
-    assert_int_equal(kube_time_parse(STR("1970-01-01T00:01:00Z")), 60);
-    assert_int_equal(kube_time_parse(STR("1970-01-01T01:00:00.5+01:00")), 0);
-    assert_int_equal(kube_time_parse(STR("1970-01-01T00:00:00-00:30")), 1800);
-    assert_int_equal(kube_time_parse(STR("1970-01-01T00:00:00")), -1);
-    assert_int_equal(kube_time_parse(STR("yesterday, at about noon")), -1);
+    assert_int_equal(clock_parse_rfc3339(STR("1970-01-01T00:01:00Z")), 60);
+    assert_int_equal(clock_parse_rfc3339(STR("1970-01-01T01:00:00.5+01:00")), 0);
+    assert_int_equal(clock_parse_rfc3339(STR("1970-01-01T00:00:00-00:30")), 1800);
+    assert_int_equal(clock_parse_rfc3339(STR("1970-01-01T00:00:00")), -1);
+    assert_int_equal(clock_parse_rfc3339(STR("yesterday, at about noon")), -1);
 }
 
 static void t_auth__static_and_basic(void **state) {
@@ -268,12 +269,22 @@ static const struct {
     bool is_watch;
     const char *text, *want; /* want NULL: refused or not whole */
 } SPLITS[] = {
-    {false, "{\"kind\":\"L\",\"metadata\":{\"resourceVersion\":\"1\"},\"items\":[{\"a\":1},{}]}",
+    {false,
+     "{\"kind\":\"PodList\",\"metadata\":{\"resourceVersion\":\"1\"},\"items\":[{\"a\":1},{}]}",
      "({\"resourceVersion\":\"1\"})[{\"a\":1}][{}]"},
     {false, " { \"items\" : [ {\"x\":\"]}\\\"{\"} , {\"y\":[{}]} ] , \"metadata\" : {} } \n",
      "[{\"x\":\"]}\\\"{\"}][{\"y\":[{}]}]({})"},
     {false, "{\"items\":null,\"metadata\":{}}", "({})"},
-    {false, "{\"x\":{\"items\":[{}]},\"y\":[{\"metadata\":{}}],\"n\":-1.5e3,\"b\":true}", ""},
+    {false, "{\"x\":{\"items\":[{}]},\"y\":[{\"metadata\":{}}],\"n\":-1.5e3,\"b\":true}", NULL},
+    {false, "{\"n\":-1.5e3,\"b\":true,\"items\":[]}", ""},
+    /* what others answer, and what would be an empty list if it were believed */
+    {false, "{}", NULL},
+    {false, "{\"kind\":\"Pod\",\"metadata\":{\"resourceVersion\":\"9\"},\"spec\":{}}", NULL},
+    {false, "{\"kind\":\"Status\",\"metadata\":{},\"items\":[]}", NULL},
+    {false, "{\"kind\":\"NodeList\",\"metadata\":{},\"items\":[]}", NULL},
+    {false, "{\"items\":[],\"kind\":\"PodLists\"}", NULL},
+    {false, "{\"items\":[],\"kind\":\"PodList\"}", ""},
+    {false, "{\"items\":3}", NULL},
     {false, "{\"metadata\":\"items\",\"items\":[]}", ""},
     {false, "{\"items\":[1]}", NULL},
     {false, "{\"items\":[{}", NULL},
@@ -298,7 +309,7 @@ static void t_split__at_every_cut(void **state) {
             struct kube_split s;
             int r = 0;
             got = BUF_INIT(65536);
-            kube_split_init(&s, SPLITS[i].is_watch, &split_ops, NULL);
+            kube_split_init(&s, SPLITS[i].is_watch, "Pod", &split_ops, NULL);
             for (size_t at = 0; at < text.n && r == 0; at += step) {
                 size_t end = at + step < text.n ? at + step : text.n;
                 r = kube_split_feed(&s, str_sub(text, at, end));
@@ -326,17 +337,17 @@ static void t_split__limits_and_callbacks(void **state) {
     (void)state;
     static const struct kube_split_ops no = {.on_object = refuse};
     struct kube_split s;
-    kube_split_init(&s, true, &no, NULL);
+    kube_split_init(&s, true, NULL, &no, NULL);
     assert_int_equal(kube_split_feed(&s, STR("{}")), ERR_GONE);
     kube_split_fini(&s);
-    kube_split_init(&s, true, &split_ops, NULL);
+    kube_split_init(&s, true, NULL, &split_ops, NULL);
     int r = 0;
     for (unsigned i = 0; i <= KUBE_SPLIT_DEPTH && r == 0; i++) {
         r = kube_split_feed(&s, STR("{\"a\":"));
     }
     assert_int_equal(r, ERR_TOO_BIG);
     kube_split_fini(&s);
-    kube_split_init(&s, true, &split_ops, NULL);
+    kube_split_init(&s, true, NULL, &split_ops, NULL);
     char *big = malloc(1 << 20);
     assert_non_null(big);
     memset(big, 'x', 1 << 20);

@@ -15,7 +15,7 @@
 
 #include <cmocka.h>
 
-enum { LOG = 1 << 16, DEADLINE_MS = 30000 };
+enum { LOG = 1 << 16, DEADLINE_MS = 60000 };
 
 /* ---- the server's script ---- */
 
@@ -63,7 +63,9 @@ static struct h2_reply script(void *arg, const struct h2_request *r) {
     if (strstr(line, "watch=true")) {
         return (struct h2_reply){.status = 200, .end = H2_HANG};
     }
-    return (struct h2_reply)OK_LIST("10", "", "");
+    return (struct h2_reply){/* of any kind */
+                             .status = 200,
+                             BODY({0, "{\"metadata\":{\"resourceVersion\":\"10\"},\"items\":[]}"})};
 }
 
 static void rule(const char *match, unsigned times, struct h2_reply reply) {
@@ -313,6 +315,17 @@ static const struct {
     {{.status = 200, BODY({0, "<html>Sign in</html>"}), .content_type = "text/html"},
      "not what was asked"},
     {{.status = 200, BODY({0, LIST("x", "", "")})}, "resourceVersion"},
+    /* JSON of others: believed, these would be lists of nothing */
+    {{.status = 200, BODY({0, "{}"})}, "middle"},
+    {{.status = 200, BODY({0, "[]"})}, "not what was asked"},
+    {{.status = 200,
+      BODY({0, "{\"kind\":\"Namespace\",\"metadata\":{\"resourceVersion\":\"9\"}}"})},
+     "not what was asked"},
+    {{.status = 200,
+      BODY({0, "{\"kind\":\"PodList\",\"metadata\":{\"resourceVersion\":\"9\"},\"items\":[]}"})},
+     "not what was asked"},
+    {{.status = 200, BODY({0, "{\"metadata\":{\"resourceVersion\":\"9\"},\"login\":\"here\"}"})},
+     "middle"},
     {{.status = 200, BODY({0, LIST("9", "", "{\"a\":01}")})}, "namespaces"},
     {{.status = 200, BODY({0, LIST("9", "", OBJ("a", "1"))}, {0, "}"})}, "not what was asked"},
     {{.status = 200, BODY({0, "{\"metadata\":{"}), .end = H2_RESET}, ""},

@@ -1,6 +1,7 @@
 /* Watches and the syncer: everything is told, once, in order, whatever happens in between. */
 #include "subject.h"
 
+#include "base/clock.h"
 #include "base/hash.h"
 #include "store/driver.h"
 
@@ -128,7 +129,7 @@ static void t_watch__changes_of_another__all_once_in_order(void **state) {
 
 /* ---- the syncer against a model ---- */
 
-enum { N_KEYS = 20, TEXT = 16 };
+enum { N_KEYS = 20, TEXT = 16, RECOVERY_MS = 30000 };
 
 struct mirror {
     const char *ns;
@@ -333,6 +334,9 @@ static void t_syncer__several_writers__ends_equal(void **state) {
 static bool is_cut(void *arg) {
     return !((struct mirror *)arg)->is_connected;
 }
+static bool is_back(void *arg) {
+    return ((struct mirror *)arg)->is_connected;
+}
 static bool never(void *arg) {
     (void)arg;
     return false;
@@ -372,10 +376,16 @@ static void lose_and_return(const char *disturb, bool has_changes) {
         if (disturb && !hook(disturb)) {
             fail_msg("the runner can't %s", disturb);
         }
-        assert_true(hook("mend"));
+        assert_true(hook("mend")); /* the server answers: from here on it is our own patience */
+        int64_t mended = clock_ns();
         if (has_changes) {
             require_equal(l, &m);
         }
+        if (!run_until(l, is_back, &m, RECOVERY_MS)) {
+            fail_msg("not everything is followed %d ms after the way was back", RECOVERY_MS);
+        }
+        print_message("back %lld ms after the way was\n",
+                      (long long)(clock_ns() - mended) / 1000000);
         (void)run_until(l, never, &m, 600);
         assert_true(is_equal(&m) && m.is_connected);
         assert_true(has_changes || m.told == told); /* no flap: nothing changed, nothing told */

@@ -1,0 +1,173 @@
+/* Rates of pods: the runtime's capability "bandwidth", or the annotations of the pod, as token
+ * buckets. To the pod: one on its host interface. From the pod: what it sends is led through an
+ * interface of kind ifb that has one. */
+#include "cni/server_extra.h"
+#include "netlink/tc.h"
+
+#include <math.h>
+#include <stdio.h>
+
+#define IFB_PREFIX "mgb"
+#define LATENCY_MS 25 /* how long a packet may wait, as the reference plugin has it */
+/* A bucket must hold what an interface hands over at once. */
+enum { BURST_BYTES_MIN = 128 << 10 };
+static const double rate_bits_max = 1e15, rate_bits_min = 1e3, burst_bits_max = 34359738360.0;
+
+/* Kubernetes' quantities: 10M, 1.5Gi, 2e6, 500k. Negative: none. */
+static double parse_quantity(struct str s) {
+    static const struct {
+        const char *suffix;
+        double by;
+    } units[] = {{"Ki", 0x1p10}, {"Mi", 0x1p20}, {"Gi", 0x1p30}, {"Ti", 0x1p40},
+                 {"Pi", 0x1p50}, {"k", 1e3},     {"K", 1e3},     {"M", 1e6},
+                 {"G", 1e9},     {"T", 1e12},    {"P", 1e15}};
+    double by = 1, v = 0;
+    for (size_t i = 0; i < ARRAY_LEN(units); i++) {
+        if (str_ends(s, str_c(units[i].suffix))) {
+            by = units[i].by;
+            s = str_sub(s, 0, s.n - strlen(units[i].suffix));
+            break;
+        }
+    }
+    return str_to_double(s, &v) < 0 || !isfinite(v) || v < 0 ? -1 : v * by;
+}
+
+static struct cni_rate rate_of(double bits, double burst_bits) {
+    struct cni_rate r = {.rate = (uint64_t)(bits / 8)};
+    /* Runtimes that know no burst pass the largest number: as if there were none. */
+    bool has_burst = burst_bits > 0 && burst_bits < 2147483647.0;
+    r.burst = has_burst ? (uint64_t)(burst_bits / 8) : r.rate / 10;
+    r.burst = r.burst < BURST_BYTES_MIN ? BURST_BYTES_MIN : r.burst;
+    r.burst = r.burst > UINT32_MAX / 2 ? UINT32_MAX / 2 : r.burst;
+    return r;
+}
+
+/* A wrong value is said and left out, as Calico does: it must not keep a pod from its network. */
+static double annotation_bits(struct cni_request *r, const char *key, double min, double max) {
+    struct str text = cni_annotation(&r->pod.annotations, key);
+    double v = text.n ? parse_quantity(text) : 0;
+    if (text.n && (v < min || v > max)) {
+        LOG_W("cni", "bad_annotation", "pod=%.*s/%.*s key=%s value=%s allowed=%g..%g",
+              STR_FMT(r->pod.ns), STR_FMT(r->pod.pod), key, log_quote(text), min, max);
+        return 0;
+    }
+    return v;
+}
+
+static void from_annotations(struct cni_request *r, enum cni_way way, struct cni_extra *x) {
+    static const char *const keys[CNI_N_WAYS][3] = {
+        [CNI_TO_POD] = {"qos.projectcalico.org/ingressBandwidth", "kubernetes.io/ingress-bandwidth",
+                        "qos.projectcalico.org/ingressBurst"},
+        [CNI_FROM_POD] = {"qos.projectcalico.org/egressBandwidth", "kubernetes.io/egress-bandwidth",
+                          "qos.projectcalico.org/egressBurst"}};
+    double bits = annotation_bits(r, keys[way][0], rate_bits_min, rate_bits_max);
+    if (bits == 0) {
+        bits = annotation_bits(r, keys[way][1], rate_bits_min, rate_bits_max);
+    }
+    if (bits > 0) {
+        x->rates[way] =
+            rate_of(bits, annotation_bits(r, keys[way][2], rate_bits_min, burst_bits_max));
+    }
+}
+
+static int read_number(const struct jnode *m, const char *key, double *out, struct cni_fail *f) {
+    const struct jnode *n = jnode_getc(m, key);
+    if (!n || n->type == J_NULL) {
+        return 0;
+    }
+    if ((n->type != J_INT && n->type != J_FLOAT) || str_to_double(n->s, out) < 0 || *out < 0 ||
+        *out > rate_bits_max * 1e4) {
+        return cni_fail(f, CNI_CODE_BAD_CONFIG, "bits, or bits a second",
+                        "runtimeConfig.bandwidth.%s is not a number from 0", key);
+    }
+    return 0;
+}
+
+int cni_shape_read(struct cni_request *r, struct cni_extra *x) {
+    static const char *const keys[CNI_N_WAYS][2] = {[CNI_TO_POD] = {"ingressRate", "ingressBurst"},
+                                                    [CNI_FROM_POD] = {"egressRate", "egressBurst"}};
+    for (enum cni_way way = 0; way < CNI_N_WAYS; way++) {
+        double bits = 0, burst = 0;
+        if (read_number(r->conf.bandwidth, keys[way][0], &bits, &r->fail) < 0 ||
+            read_number(r->conf.bandwidth, keys[way][1], &burst, &r->fail) < 0) {
+            return -1;
+        }
+        from_annotations(r, way, x);
+        if (bits >= 8) {
+            x->rates[way] = rate_of(bits < rate_bits_max ? bits : rate_bits_max, burst);
+        }
+    }
+    return 0;
+}
+
+/* ---- the kernel ---- */
+
+static void ifb_name(const struct cni_server *s, const struct cni_extra *x, char out[IF_NAMESIZE]) {
+    struct str tail = str_starts(x->iface, s->iface_prefix)
+                          ? str_sub(x->iface, s->iface_prefix.n, x->iface.n)
+                          : x->iface;
+    (void)snprintf(out, IF_NAMESIZE, IFB_PREFIX "%.*s", (int)(tail.n < 12 ? tail.n : 12), tail.p);
+}
+
+static int set_bucket(struct cni_server *s, int index, const struct cni_rate *rate, struct err *e) {
+    struct tc_seen seen;
+    int r = tc_look(s->nl, index, &seen, e);
+    if (r < 0 || seen.rate == rate->rate) {
+        return r;
+    }
+    uint64_t limit = rate->rate / 1000 * LATENCY_MS + rate->burst;
+    (void)tc_set_bucket(s->nl, index, rate->rate, (uint32_t)rate->burst,
+                        limit < UINT32_MAX ? (uint32_t)limit : UINT32_MAX);
+    return nl_commit(s->nl, e);
+}
+
+static int lead_through(struct cni_server *s, const struct cni_extra *x, int index, struct err *e) {
+    char name[IF_NAMESIZE];
+    struct link ifb;
+    struct tc_seen seen;
+    ifb_name(s, x, name);
+    int r = link_get(s->nl, name, &ifb, e);
+    if (r == ERR_NOT_FOUND) {
+        (void)link_add_ifb(s->nl, name);
+        r = nl_commit(s->nl, e);
+        r = r < 0 ? r : link_get(s->nl, name, &ifb, e);
+    }
+    r = r < 0 ? r : set_bucket(s, ifb.index, &x->rates[CNI_FROM_POD], e);
+    r = r < 0 ? r : tc_look(s->nl, index, &seen, e);
+    if (r < 0 || seen.has_ingress) {
+        return r;
+    }
+    (void)tc_redirect_in(s->nl, index, ifb.index);
+    return nl_commit(s->nl, e);
+}
+
+int cni_shape_apply(struct cni_server *s, const struct cni_extra *x, struct err *e) {
+    int index =
+        x->rates[CNI_TO_POD].rate || x->rates[CNI_FROM_POD].rate ? cni_host_link(s, x->iface) : 0;
+    int r = 0;
+    if (!index) {
+        return 0;
+    }
+    if (x->rates[CNI_TO_POD].rate) {
+        r = set_bucket(s, index, &x->rates[CNI_TO_POD], e);
+    }
+    if (r == 0 && x->rates[CNI_FROM_POD].rate) {
+        r = lead_through(s, x, index, e);
+    }
+    return r < 0 ? err_wrap(e, r, "rates of %.*s", STR_FMT(x->iface)) : 0;
+}
+
+static void on_removed(void *arg MG_UNUSED, struct cni_removal *m MG_UNUSED) {
+}
+
+void cni_shape_remove(struct cni_server *s, const struct cni_extra *x) {
+    char name[IF_NAMESIZE];
+    struct link ifb;
+    ifb_name(s, x, name);
+    if (x->rates[CNI_FROM_POD].rate && link_get(s->nl, name, &ifb, NULL) == 0 &&
+        strcmp(ifb.kind, "ifb") == 0) {
+        struct cni_removal *m = cni_removal_of_link(ifb.index);
+        m->done = on_removed;
+        cni_removal_queue(s, m);
+    }
+}
