@@ -229,7 +229,7 @@ static const char *merged_words(struct str have, struct str more, struct arena *
         struct str word = str_trim(str_cut(&more, ',')), rest = all;
         bool is_there = word.n == 0;
         while (rest.n) {
-            is_there = is_there || str_eq(str_trim(str_cut(&rest, ',')), word);
+            is_there |= str_eq(str_trim(str_cut(&rest, ',')), word);
         }
         if (!is_there) {
             all = arena_printf(a, "%.*s%s%.*s", STR_FMT(all), all.n ? "," : "", STR_FMT(word));
