@@ -86,8 +86,8 @@ struct node {
     struct loop_timer *ask_timer; /* runs while somebody waits */
     struct loop_timer *init_timer;
     struct loop_timer *end_timer; /* of telling the cluster goodbye */
-    struct err init_error; /* why the datastore is not initialized yet */
-    int64_t lost_ns;       /* since when the datastore is away; 0: it is there */
+    struct err init_error;        /* why the datastore is not initialized yet */
+    int64_t lost_ns;              /* since when the datastore is away; 0: it is there */
     char lost_why[512];
     struct problem_map problems;
     struct arena scratch;

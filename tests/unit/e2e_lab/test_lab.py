@@ -142,7 +142,7 @@ class ProbeTest(unittest.TestCase):
 
     def matrix(self):
         """Everything to everything."""
-        return self.lab.probe_matrix(TOPOLOGY.places(), TOPOLOGY.flows)
+        return self.lab.probe_matrix(TOPOLOGY.places(), TOPOLOGY.flows, timeout=3.0)
 
     def states(self, src, dst, flows, index):
         """The states of some flows between two places, by flow."""
