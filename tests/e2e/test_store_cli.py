@@ -201,13 +201,15 @@ FIXTURE = {
         + META + '},"spec":{"clusterGUID":"0123456789abcdef0123456789abcdef","clusterType":"k8s,bgp",'
         '"calicoVersion":"v3.34.0","datastoreReady":true}}',
     '/calico/ipam/v2/assignment/ipv4/block/10.44.7.0-26':
-        '{"cidr":"10.44.7.0/26","affinity":"host:n1","allocations":[null,null,null,null,null,null,null,'
+        '{"cidr":"10.44.7.0/26","affinity":"host:n1","allocations":[1,null,null,null,null,null,null,'
         'null,null,0' + ',null' * 54 + '],"unallocated":[' +
-        ','.join(str(i) for i in range(64) if i != 9) + '],"attributes":[{"handle_id":'
-        '"k8s-pod-network.4f0c","secondary":{"namespace":"shop","node":"n1","pod":"web-7"}}],'
-        '"deleted":false,"sequenceNumber":3,"sequenceNumberForAllocation":{"9":2}}',
+        ','.join(str(i) for i in range(64) if i not in (0, 9)) + '],"attributes":[{"handle_id":'
+        '"k8s-pod-network.4f0c","secondary":{"namespace":"shop","node":"n1","pod":"web-7"}},{"handle_id":"ipip-tunnel-addr-n1","secondary":{"node":"n1",'
+        '"type":"ipipTunnelAddress"}}],'
+        '"deleted":false,"sequenceNumber":3,"sequenceNumberForAllocation":{"0":1,"9":2}}',
     '/calico/ipam/v2/host/n1/ipv4/block/10.44.7.0-26': '{"state":"confirmed","deleted":false}',
     '/calico/ipam/v2/handle/k8s-pod-network.4f0c': '{"block":{"10.44.7.0/26":1},"deleted":false}',
+    '/calico/ipam/v2/handle/ipip-tunnel-addr-n1': '{"block":{"10.44.7.0/26":1},"deleted":false}',
     '/calico/ipam/v2/config': '{"strict_affinity":false,"auto_allocate_blocks":true}',
 }
 READINGS = [
@@ -225,7 +227,7 @@ READINGS = [
     (['get', 'profiles', '-o', 'name'], 'profile.projectcalico.org/k8s-pod-network\n'
      'profile.projectcalico.org/projectcalico-default-allow'),
     (['get', 'clusterinformation', 'default', '-o', 'jsonpath={.spec.calicoVersion}'], 'v3.34.0'),
-    (['ipam', 'show', '-o', 'jsonpath={.allocations}'], '1'),
+    (['ipam', 'show', '-o', 'jsonpath={.allocations}'], '2'),
     (['ipam', 'check'], None),
 ]
 
