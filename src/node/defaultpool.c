@@ -129,12 +129,14 @@ static int read_bool(const struct choosing *c, const char *what, const char *def
 static int read_block_size(const struct choosing *c, const struct prefix *cidr, unsigned *out) {
     unsigned low = c->f ? 116 : 20, high = c->f ? 128 : 32;
     const char *v = value_or(c, "BLOCK_SIZE", FAMILIES[c->f].block_size);
-    char allowed[96], more;
-    if (sscanf(v, "%3u%c", out, &more) != 1 || *out < low || *out > high || *out < cidr->len) {
+    char allowed[96];
+    uint64_t n = 0;
+    if (str_to_u64(str_c(v), &n) < 0 || n < low || n > high || n < cidr->len) {
         (void)snprintf(allowed, sizeof(allowed), "%u to %u, and not below the network's /%u",
                        low > cidr->len ? low : cidr->len, high, cidr->len);
         return refuse(c, "BLOCK_SIZE", allowed);
     }
+    *out = (unsigned)n;
     return 0;
 }
 
