@@ -369,8 +369,10 @@ static int dump(const char *path) {
     for (ssize_t n; (n = recv(fd, data, sizeof(data), 0)) > 0;) {
         (void)fwrite(data, 1, (size_t)n, f);
     }
-    bool is_bad = ferror(f) != 0;
-    is_bad = (path ? fclose(f) : fflush(f)) != 0 || is_bad;
+    bool is_bad = fflush(f) != 0 || ferror(f) != 0;
+    if (path && fclose(f) != 0) {
+        is_bad = true;
+    }
     return is_bad ? cli_error("writing %s: %s", path ? path : "the output", err_name(-errno)) : 0;
 }
 
