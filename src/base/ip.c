@@ -74,6 +74,10 @@ int ip_cmp(const struct ip46 *a, const struct ip46 *b) {
     return memcmp(a->b, b->b, sizeof(a->b));
 }
 
+bool ip_is_link_local(const struct ip46 *ip) {
+    return ip->family == IP_V6 && ip->b[0] == 0xfe && (ip->b[1] & 0xc0) == 0x80;
+}
+
 bool ip_eq(const struct ip46 *a, const struct ip46 *b) {
     return ip_cmp(a, b) == 0;
 }

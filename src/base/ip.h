@@ -33,6 +33,8 @@ MG_NODISCARD int prefix_parse(struct str s, struct prefix *out);
 const char *ip_text(const struct ip46 *ip, char *out);
 const char *prefix_text(const struct prefix *p, char *out);
 bool ip_eq(const struct ip46 *a, const struct ip46 *b);
+/* Is it of fe80::/10? */
+bool ip_is_link_local(const struct ip46 *ip);
 int ip_cmp(const struct ip46 *a, const struct ip46 *b);
 bool prefix_eq(const struct prefix *a, const struct prefix *b);
 /* Family, then address, then length. */

@@ -459,6 +459,10 @@ void bgp_conf_free(struct bgp_conf *c) {
         if (c->peers[i].password.n) {
             explicit_bzero((char *)(uintptr_t)c->peers[i].password.p, c->peers[i].password.n);
         }
+        for (size_t k = 0; k < c->peers[i].ao.n; k++) {
+            struct str secret = c->peers[i].ao.p[k].secret;
+            explicit_bzero((char *)(uintptr_t)secret.p, secret.n);
+        }
     }
     arena_fini(&c->a);
     free(c);

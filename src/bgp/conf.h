@@ -6,6 +6,7 @@
 
 #include "base/ip.h"
 #include "bgp/bfd.h"
+#include "bgp/sock_ao.h"
 #include "bgp/speaker.h"
 #include "model/model.h"
 
@@ -41,7 +42,8 @@ struct conf_peer {
     enum conf_peer_type type;
     struct str resource; /* name of the BGPPeer; "" for the mesh */
     struct str node;     /* the Calico node that it is; "" if none */
-    struct str password; /* n == 0: none */
+    struct str password; /* of MD5; n == 0: none */
+    struct ao_keys ao;   /* of TCP-AO, without those whose secret is missing; n == 0: none */
     struct str interface;
     bool has_bfd;
     struct bfd_config bfd;

@@ -73,6 +73,8 @@ bool conf_matches(struct build *b, struct str selector, const struct str_map *la
 /* Password of a secretKeyRef below map; STR_NULL: none is asked for, or (a problem) it is not
  * there. */
 struct str conf_password(struct build *b, const struct jnode *map, const char *what);
+/* Keys of a list tcpAO; what is missing is a problem. */
+struct ao_keys conf_ao(struct build *b, const struct jnode *list, const char *what);
 
 /* conf_filter.c */
 struct bgp_filter *conf_import(struct build *b, const struct jnode *filters, enum bgp_family f,

@@ -217,6 +217,12 @@ static void set_options(struct build *b, struct conf_peer *p, const struct jnode
     c->is_shutdown = shutdown.n > 0;
     c->shutdown_text = arena_dup(b->a, shutdown);
     p->password = conf_password(b, conf_get(spec, "password"), what);
+    const struct jnode *ao = conf_get(spec, "tcpAO");
+    p->ao = conf_ao(b, ao, what);
+    if (ao && !p->ao.n && !c->is_shutdown) { /* never without what was asked for */
+        c->is_shutdown = true;
+        c->shutdown_text = STR("no TCP-AO key");
+    }
     /* A session inside our AS, when we reflect: all are clients but our cluster's own. */
     const struct conf_node *peer = c->address.family ? node_at(b, &c->address) : NULL;
     c->is_rr_client =

@@ -75,6 +75,10 @@ static void print_peer(struct buf *b, const struct conf_peer *p) {
     }
     print_ip(b, "reachableBy", &p->gateway);
     print_flag(b, "password", p->password.n > 0);
+    for (size_t i = 0; i < p->ao.n; i++) {
+        buf_printf(b, " tcpAO=%u/%u/%s", p->ao.p[i].send_id, p->ao.p[i].receive_id,
+                   p->ao.p[i].algorithm);
+    }
     print_flag(b, "extendedMessages", c->extended_message);
     print_flag(b, "extendedNextHop", c->extended_next_hop);
     if (c->role != BGP_ROLE_NONE) {

@@ -184,6 +184,36 @@ struct str conf_password(struct build *b, const struct jnode *map, const char *w
     return STR_NULL;
 }
 
+struct ao_keys conf_ao(struct build *b, const struct jnode *list, const char *what) {
+    static const struct {
+        const char *word, *kernel;
+    } ALGORITHMS[] = {{"HMAC-SHA-1-96", "hmac(sha1)"},
+                      {"AES-128-CMAC-96", "cmac(aes128)"},
+                      {"HMAC-SHA-256-96", "hmac(sha256)"}};
+    struct ao_keys keys = {.p = arena_array(b->a, struct ao_key, SOCK_AO_KEYS_MAX)};
+    if (!list || list->type != J_LIST) {
+        return keys;
+    }
+    jnode_each (it, list) {
+        struct str secret = conf_password(b, it, what), word = conf_str(it, "algorithm");
+        if (!secret.n || keys.n == SOCK_AO_KEYS_MAX) {
+            continue;
+        }
+        int64_t id = conf_int(it, "sendID", 0);
+        struct ao_key *k = &keys.p[keys.n++];
+        *k = (struct ao_key){.send_id = (uint8_t)id,
+                             .receive_id = (uint8_t)conf_int(it, "receiveID", id),
+                             .algorithm = ALGORITHMS[0].kernel,
+                             .secret = secret};
+        for (size_t i = 0; i < ARRAY_LEN(ALGORITHMS); i++) {
+            if (str_is(word, ALGORITHMS[i].word)) {
+                k->algorithm = ALGORITHMS[i].kernel;
+            }
+        }
+    }
+    return keys;
+}
+
 /* ---- files ---- */
 
 struct reading {

@@ -165,7 +165,7 @@ static const struct foreign *lookup(const struct bgp_kernel *k, const struct ip4
 size_t kernel_resolve(const struct bgp_kernel *k, const struct kernel_hop *hop,
                       struct route_way out[ROUTE_WAYS_MAX], uint32_t *cost) {
     *cost = 0;
-    bool is_ll = hop->ip.family == IP_V6 && hop->ip.b[0] == 0xfe && (hop->ip.b[1] & 0xc0) == 0x80;
+    bool is_ll = ip_is_link_local(&hop->ip);
     if (is_ll || hop->ip.family == IP_NONE) {
         const struct ip46 *via = is_ll ? &hop->ip : &hop->link_local;
         if (via->family == IP_NONE || !hop->ifindex || !link_is_up(k, hop->ifindex)) {

@@ -183,12 +183,14 @@ static void remove_peers(struct bgp_proc *p, const struct bgp_conf *conf) {
     arena_fini(&a);
 }
 
-/* Ranges' neighbours keep their sessions; their options are the new ones. */
-static void adopt_dynamic(struct bgp_proc *p, const struct bgp_conf *conf) {
+/* What is known of each peer is of the new configuration now. Ranges' neighbours keep their
+ * sessions; their options are the new ones. */
+static void adopt_peers(struct bgp_proc *p, const struct bgp_conf *conf) {
     uint32_t id;
     struct peer_state *st;
     for (size_t i = 0; peer_map_next(&p->peers, &i, &id, &st);) {
         const struct peer_config *c = speaker_peer_config(p->speaker, (uint16_t)id);
+        const struct conf_peer *was = st->conf;
         st->conf = NULL;
         for (size_t j = 0; c && j < conf->n_peers; j++) {
             const struct conf_peer *n = &conf->peers[j];
@@ -196,6 +198,9 @@ static void adopt_dynamic(struct bgp_proc *p, const struct bgp_conf *conf) {
                 (!st->conf && n->c.range.ip.family && prefix_has_ip(&n->c.range, &c->address))) {
                 st->conf = n;
             }
+        }
+        if (was && st->conf) {
+            proc_keys_change(p, (uint16_t)id, &was->ao, &st->conf->ao);
         }
     }
 }
@@ -299,7 +304,7 @@ int bgp_proc_apply(struct bgp_proc *p, struct bgp_conf *take_conf, struct err *e
         LOG_W("bgp", "listen_failed", "error=%s", log_quote(str_c(e->msg)));
         loop_timer_start(p->listen_timer, LISTEN_RETRY_MS, 0);
     }
-    adopt_dynamic(p, new);
+    adopt_peers(p, new);
     remove_peers(p, new);
     update_routes(p, old, new);
     if (p->kernel) {

@@ -303,6 +303,7 @@ static void fill_tcp(const struct bgp_proc *p, uint16_t peer, struct sock_tcp *t
                            .ttl = c->gtsm ? 0 : c->ttl};
     if (conf) {
         t->password = conf->password;
+        t->ao = conf->ao;
     }
 }
 
@@ -417,7 +418,7 @@ static void accept_one(struct bgp_proc *p, int take_fd, const union sock_addr *f
     struct sock_tcp t;
     fill_tcp(p, peer, &t);
     t.peer = remote;
-    if (sock_tcp_accepted(fd, &t) < 0) {
+    if ((t.ao.n && !sock_ao_is_on(fd)) || sock_tcp_accepted(fd, &t) < 0) {
         speaker_closed(p->speaker, id, proc_now(p));
         return;
     }
@@ -445,51 +446,6 @@ static void listener_close(struct listener *l) {
     loop_poll_free(l->poll);
     l->poll = NULL;
     fd_close(&l->fd);
-}
-
-/* Keys of peers with passwords, on the socket of their family. The kernel refuses connections from
- * them that are not signed. */
-static void set_keys(struct bgp_proc *p, bool all) {
-    VEC(struct key) now = {0};
-    for (size_t i = 0; i < p->conf->n_peers; i++) {
-        const struct conf_peer *c = &p->conf->peers[i];
-        if (c->password.n) {
-            struct key key = {.peers = c->c.range, .ifindex = (int)c->c.ifindex};
-            if (c->c.address.family) {
-                key.peers = (struct prefix){c->c.address, (uint8_t)ip_bits(&c->c.address)};
-            }
-            key.sum = hash_str(c->password);
-            int fd = p->listeners[key.peers.ip.family == IP_V6].fd;
-            bool had = false;
-            for (size_t j = 0; j < p->keys.n && !all; j++) {
-                had = had ||
-                      (prefix_eq(&p->keys.p[j].peers, &key.peers) && p->keys.p[j].sum == key.sum);
-            }
-            int r = had || fd < 0 ? 0 : sock_md5(fd, &key.peers, key.ifindex, c->password);
-            if (r < 0) {
-                LOG_E("bgp", "password_failed", "peer=%.*s error=%s", STR_FMT(c->session),
-                      err_name(r));
-            }
-            vec_push(&now, key);
-        }
-    }
-    for (size_t j = 0; j < p->keys.n && !all; j++) {
-        bool stays = false;
-        for (size_t i = 0; i < now.n; i++) {
-            stays = stays || prefix_eq(&now.p[i].peers, &p->keys.p[j].peers);
-        }
-        int fd = p->listeners[p->keys.p[j].peers.ip.family == IP_V6].fd;
-        if (!stays && fd >= 0) {
-            int r = sock_md5(fd, &p->keys.p[j].peers, p->keys.p[j].ifindex, STR_NULL);
-            if (r < 0) { /* nobody is accepted from there anyhow */
-                LOG_D("bgp", "password_left", "error=%s", err_name(r));
-            }
-        }
-    }
-    vec_fini(&p->keys);
-    p->keys.p = now.p;
-    p->keys.n = now.n;
-    p->keys.cap = now.cap;
 }
 
 int proc_listen(struct bgp_proc *p, struct err *e) {
@@ -521,7 +477,7 @@ int proc_listen(struct bgp_proc *p, struct err *e) {
             is_new = true;
         }
     }
-    set_keys(p, is_new);
+    proc_keys_listen(p, is_new);
     return rc;
 }
 

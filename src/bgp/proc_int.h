@@ -55,11 +55,13 @@ struct listener {
 #define MAP_EQ(a, b) ((a) == (b))
 #include "base/map.tmpl.h"
 
-/* An MD5 key that a listening socket has. */
+/* What a listening socket has to check the signatures of a peer by. */
 struct key {
     struct prefix peers;
     int ifindex;
     uint64_t sum;
+    uint8_t ids[2 * SOCK_AO_KEYS_MAX]; /* of TCP-AO: pairs of sendID, receiveID */
+    size_t n_ids;                      /* pairs; 0: MD5 */
 };
 
 struct bgp_proc {
@@ -96,6 +98,13 @@ void proc_serve(struct bgp_proc *p); /* what callbacks left to do */
 MG_NODISCARD int proc_listen(struct bgp_proc *p, struct err *e);
 void proc_conns_free(struct bgp_proc *p);
 struct peer_state *proc_peer(const struct bgp_proc *p, uint16_t peer);
+/* proc_keys.c */
+/* The listening sockets get what the configuration's peers sign by; all: they are new. */
+void proc_keys_listen(struct bgp_proc *p, bool all);
+/* The peer's living connections go over to other keys of TCP-AO; where that can't be, the session
+ * is made anew. */
+void proc_keys_change(struct bgp_proc *p, uint16_t peer, const struct ao_keys *old,
+                      const struct ao_keys *now);
 /* proc_event.c */
 void proc_on_event(void *user, const struct speaker_event *e);
 void proc_bfd_ask(struct bgp_proc *p, uint16_t peer); /* start it, soon */

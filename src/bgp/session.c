@@ -377,16 +377,12 @@ void peer_update_state(struct speaker *s, struct peer *p) {
 
 /* ---- TCP ---- */
 
-static bool is_link_local(const struct ip46 *a) {
-    return a->family == IP_V6 && a->b[0] == 0xfe && (a->b[1] & 0xc0) == 0x80;
-}
-
 static void open_sent(struct speaker *s, struct peer *p, struct conn *c, const struct ip46 *local) {
     c->state = CONN_OPEN_SENT;
     c->local = *local;
     if (local->family == IP_V4) {
         c->local4 = *local;
-    } else if (is_link_local(local)) {
+    } else if (ip_is_link_local(local)) {
         c->link_local = *local;
     } else {
         c->local6 = *local;
@@ -459,7 +455,7 @@ static struct peer *peer_expected(struct speaker *s, const struct ip46 *remote, 
             continue;
         }
         if (p->address.family != IP_NONE && ip_eq(&p->address, remote) &&
-            (!is_link_local(remote) || !p->cfg.ifindex || p->cfg.ifindex == ifindex)) {
+            (!ip_is_link_local(remote) || !p->cfg.ifindex || p->cfg.ifindex == ifindex)) {
             return p;
         }
         if (!p->is_dynamic && p->cfg.range.ip.family == remote->family &&

@@ -42,10 +42,6 @@ int sock_addr_ifindex(const union sock_addr *a) {
     return a->sa.sa_family == AF_INET6 ? (int)a->v6.sin6_scope_id : 0;
 }
 
-bool ip_is_link_local(const struct ip46 *ip) {
-    return ip->family == IP_V6 && ip->b[0] == 0xfe && (ip->b[1] & 0xc0) == 0x80;
-}
-
 static int af(uint8_t family) {
     return family == IP_V4 ? AF_INET : AF_INET6;
 }
@@ -228,6 +224,15 @@ static int set_up(int fd, const struct sock_tcp *t, struct err *e) {
         r = sock_md5(fd, &p, t->ifindex, t->password);
         if (r < 0) {
             return err_set(e, r, "setting the MD5 password: %s", err_name(r));
+        }
+    }
+    if (t->ao.n) {
+        struct prefix p = {t->peer, (uint8_t)ip_bits(&t->peer)};
+        r = sock_ao_set(fd, &p, &t->ao, true);
+        if (r < 0) {
+            return err_set(e, r, "setting the keys of TCP-AO: %s",
+                           r == -ENOPROTOOPT ? "this kernel has no TCP-AO (CONFIG_TCP_AO)"
+                                             : err_name(r));
         }
     }
     if (t->local.family) {

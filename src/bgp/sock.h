@@ -4,6 +4,7 @@
 
 #include "base/err.h"
 #include "base/ip.h"
+#include "bgp/sock_ao.h"
 
 #include <netinet/in.h>
 #include <sys/socket.h>
@@ -20,8 +21,6 @@ socklen_t sock_addr_set(union sock_addr *a, const struct ip46 *ip, uint16_t port
 /* port and ifindex may be NULL; ifindex: of a link-local address, else 0. */
 void sock_addr_get(const union sock_addr *a, struct ip46 *ip, uint16_t *port);
 int sock_addr_ifindex(const union sock_addr *a);
-/* Is it fe80::/10? */
-bool ip_is_link_local(const struct ip46 *ip);
 
 /* A bound UDP socket that sends with TTL 255 and tells TTL, address and interface of what comes in.
  * local: NULL or IP_NONE for any; ifindex: 0, or the only interface. Caller owns *out. */
@@ -45,6 +44,7 @@ struct sock_tcp {
     uint8_t hops;        /* GTSM: peer at most so many hops away; 0: no check */
     uint8_t ttl;         /* without GTSM; 0: the system's */
     struct str password; /* MD5; n == 0: none */
+    struct ao_keys ao;   /* TCP-AO; n == 0: none */
 };
 /* Begins a connection; writable: it is there, or sock_error says why not. Caller owns *out. */
 MG_NODISCARD int sock_tcp_connect(const struct sock_tcp *t, int *out, struct err *e);

@@ -285,6 +285,17 @@ static int bad_mp(struct parse *c, const struct attr_in *a, const char *why) {
     return reset(c, BGP_E_UPDATE_OPTIONAL, a->whole, a->n_whole, why);
 }
 
+/* A peer whose only address is link-local: BIRD writes :: in front of it, others leave the first
+ * one out. Both fields hold it then. */
+static void settle_link_local(struct bgp_update *u) {
+    static const uint8_t NO_ADDRESS[16] = {0};
+    if (ip_is_link_local(&u->mp_link_local) && memcmp(u->mp_next_hop.b, NO_ADDRESS, 16) == 0) {
+        u->mp_next_hop = u->mp_link_local;
+    } else if (ip_is_link_local(&u->mp_next_hop)) {
+        u->mp_link_local = u->mp_next_hop;
+    }
+}
+
 static int read_mp_reach(struct parse *c, const struct attr_in *a) {
     struct rd r = rd_of(a->p, a->n), hop;
     uint16_t afi;
@@ -308,6 +319,9 @@ static int read_mp_reach(struct parse *c, const struct attr_in *a) {
     }
     if (n == 32) {
         take_ip6(&c->u->mp_link_local, hop.p + 16);
+    }
+    if (is_v6_hop) {
+        settle_link_local(c->u);
     }
     c->has_mp_reach = true;
     struct nlri_list l = {r.p, rd_left(&r), f, c->rx->addpath[f], false};

@@ -218,8 +218,7 @@ struct addr_look {
 
 static int on_addr_seen(void *arg, const struct addr *a) {
     struct addr_look *l = arg;
-    bool is_link_local = a->net.ip.family == IP_V6 && a->net.ip.b[0] == 0xfe;
-    if (a->net.ip.family == l->want->family && !is_link_local) {
+    if (a->net.ip.family == l->want->family && !ip_is_link_local(&a->net.ip)) {
         if (ip_eq(&a->net.ip, l->want) && a->net.len == ip_bits(l->want)) {
             l->is_there = true;
         } else {

@@ -1,6 +1,8 @@
 /* What the BGP speaker is told: BGPConfiguration and BGPPeer, with their rules across fields. */
 #include "model/schema.h"
 
+#include <inttypes.h>
+
 #define ROW(n, t, text) NAMED(n), .type = (t), .doc = (text)
 #define PRIORITY(n, text) \
     { ROW(n, F_INT, text), .flags = FF_RANGE, .min = 1, .max = 2147483646, .dflt = "1024" }
@@ -27,6 +29,8 @@ static const char *const ADD_PATHS[] = {"Both", "Send", "Receive", "Disabled", N
 static const char *const RESTARTS[] = {"Enabled", "HelperOnly", "Disabled", NULL};
 static const char *const ROLES[] = {"Provider", "RouteServer", "RouteServerClient",
                                     "Customer", "Peer",        NULL};
+static const char *const AO_ALGORITHMS[] = {"HMAC-SHA-1-96", "AES-128-CMAC-96", "HMAC-SHA-256-96",
+                                            NULL};
 static const char *const REVERSE[] = {"Auto", "Manual", NULL};
 
 /* ---- shared ---- */
@@ -227,6 +231,17 @@ static const struct field BFD_FIELDS[] = {
 };
 static const struct schema bfd = {.name = "BGPPeerBFD", FIELDS(BFD_FIELDS)};
 
+static const struct field AO_FIELDS[] = {
+    {ROW("sendID", F_INT, "key id in what we send; their receiveID"),
+     .flags = FF_RANGE | FF_REQUIRED, .max = 255},
+    {ROW("receiveID", F_INT, "key id in what they send; unset: sendID"), .flags = FF_RANGE,
+     .max = 255},
+    {ROW("algorithm", F_STR, "how segments are signed"), .values = AO_ALGORITHMS,
+     .dflt = "HMAC-SHA-1-96"},
+    {ROW("secretKeyRef", F_OBJ, "where the key is"), .sub = &secret_key, .flags = FF_REQUIRED},
+};
+static const struct schema ao = {.name = "BGPPeerAOKey", FIELDS(AO_FIELDS)};
+
 static const struct field PEER_FIELDS[] = {
     {ROW("node", F_STR, "the node that peers; without it and nodeSelector: all"), .max_len = 253,
      .check = CHECK_NAME},
@@ -281,6 +296,11 @@ static const struct field PEER_FIELDS[] = {
     {ROW("extendedMessages", F_BOOL, "messages of up to 65535 bytes (RFC 8654)")},
     {ROW("extendedNextHop", F_BOOL, "IPv4 routes with IPv6 next hops (RFC 8950)")},
     {ROW("bfd", F_OBJ, "notice a dead path in less than a second (RFC 5880)"), .sub = &bfd},
+    {ROW("tcpAO", F_OBJS,
+         "keys of TCP-AO (RFC 5925), in place of a password: all are accepted, the first signs; "
+         "the "
+         "kernel must have CONFIG_TCP_AO"),
+     .sub = &ao, .flags = FF_RANGE, .min = 1, .max = 16},
     {ROW("role", F_STR, "what we are to the peer (RFC 9234): leaks between them are stopped"),
      .values = ROLES},
     {ROW("routeServerClient", F_BOOL, "the peer is a client of this route server (RFC 7947)")},
@@ -331,9 +351,37 @@ static void check_peer_cidr(struct mctx *c, const struct at *at, const struct jn
     }
 }
 
+/* Segments carry one signature; each id names one key. */
+static void check_ao(struct mctx *c, const struct at *at, const struct jnode *spec) {
+    const struct jnode *keys = member(spec, "tcpAO");
+    bool is_sent[256] = {0}, is_received[256] = {0};
+    if (!keys || keys->type != J_LIST) {
+        return;
+    }
+    if (member(spec, "password")) {
+        model_fail_in(c, at, spec, "tcpAO", "not together with password: remove one of them");
+    }
+    jnode_each (key, keys) {
+        const struct jnode *send = member(key, "sendID"), *receive = member(key, "receiveID");
+        receive = receive ? receive : send;
+        if (!send || send->type != J_INT || send->i < 0 || send->i > 255 ||
+            receive->type != J_INT || receive->i < 0 || receive->i > 255) {
+            continue; /* noted when it was read */
+        }
+        if (is_sent[send->i] || is_received[receive->i]) {
+            model_fail_in(c, at, spec, "tcpAO",
+                          "two keys have sendID %" PRId64 " or receiveID %" PRId64
+                          ": each id stands for one key",
+                          send->i, receive->i);
+        }
+        is_sent[send->i] = is_received[receive->i] = true;
+    }
+}
+
 static void peer_rules(struct mctx *c, const struct at *at, struct jnode *spec, void *out) {
     (void)out;
     check_peer_cidr(c, at, spec);
+    check_ao(c, at, spec);
     if (has_text(spec, "node") && has_text(spec, "nodeSelector")) {
         model_fail_in(c, at, spec, "node", "not together with nodeSelector: remove one of them");
     }

@@ -61,8 +61,7 @@ static bool is_usable(const struct ip46 *ip) {
     }
     static const struct ip46 loopback = {IP_V6, {[15] = 1}};
     static const struct ip46 none = {IP_V6, {0}};
-    return b[0] != 0xff && !(b[0] == 0xfe && (b[1] & 0xc0) == 0x80) && !ip_eq(ip, &loopback) &&
-           !ip_eq(ip, &none);
+    return b[0] != 0xff && !ip_is_link_local(ip) && !ip_eq(ip, &loopback) && !ip_eq(ip, &none);
 }
 
 static const char *why_not(const struct detecting *d, const struct host_iface *f) {

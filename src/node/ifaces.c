@@ -46,12 +46,8 @@ static void take_link(struct iface_watch *w, const struct link *k, bool is_gone)
     snprintf(w->links.p[i].name, sizeof(w->links.p[i].name), "%s", k->name);
 }
 
-static bool is_link_local(const struct ip46 *ip) {
-    return ip->family == IP_V6 && ip->b[0] == 0xfe && (ip->b[1] & 0xc0) == 0x80;
-}
-
 static void take_addr(struct iface_watch *w, const struct addr *a, bool is_gone) {
-    if (is_link_local(&a->net.ip)) {
+    if (ip_is_link_local(&a->net.ip)) {
         return;
     }
     for (size_t i = 0; i < w->addrs.n; i++) {

@@ -69,6 +69,12 @@ class Fabric:
                               f'addr add fd99::{self.n}/64 dev eth0 nodad'])
         return self.n
 
+    def link_local(self, name):
+        """The link-local address of a place's eth0."""
+        argv = ['ip', '-6', '-o', 'addr', 'show', 'dev', 'eth0', 'scope', 'link']
+        text = wait_for('a link-local address', lambda: self.lab.run(name, argv))
+        return text.split('inet6 ')[1].split('/')[0]
+
     def routes(self, name, family=4, protocol=None):
         """The main table as `ip -j route` has it: {prefix: route}."""
         argv = ['ip', '-j', '-d', f'-{family}', 'route', 'show', 'table', 'main']

@@ -184,6 +184,43 @@ class Interop(unittest.TestCase):
         route = wait_for('an IPv4 route', lambda: self.routes(ours).get('20.0.0.0/24'))
         self.assertEqual(route['via']['family'], 'inet6')
 
+    def test_link_local_peers(self):
+        """Unnumbered: sessions of link-local addresses carry both families; one of them is a
+        neighbour that is not named, FRR's and BIRD's side of it."""
+        ours = Margay(self.fabric, 'ours', 65001)
+        frr = Frr(self.fabric, 'frr', 65002)
+        bird = Bird(self.fabric, 'bird', 65003)
+        here, there, third = (self.fabric.link_local(r.name) for r in (ours, frr, bird))
+        frr.start(f' neighbor {here} remote-as 65001\n neighbor {here} interface eth0\n'
+                  f' neighbor {here} timers connect 1\n'
+                  f' neighbor {here} capability extended-nexthop\n'
+                  ' address-family ipv4 unicast\n  network 20.0.0.0/24\n'
+                  f'  neighbor {here} activate\n exit-address-family\n'
+                  ' address-family ipv6 unicast\n  network 2001:db8:1::/48\n'
+                  f'  neighbor {here} activate\n exit-address-family\n')
+        bird.start(static_routes(['20.1.0.0/24']) + static_routes(['2001:db8:2::/48'])
+                   + f'protocol bgp p {{ local {third} as 65003; neighbor {here}%eth0 as 65001; '
+                   'connect delay time 1; connect retry time 1; error wait time 1,2; '
+                   'ipv4 { import all; export all; extended next hop on; }; '
+                   'ipv6 { import all; export all; }; }\n')
+        both = {'interface': 'eth0', 'extendedNextHop': True, 'addressFamilies': ['IPv4', 'IPv6']}
+        ours.write({'frr': {'peerIP': there, 'asNumber': 65002, **both},
+                    'any': {'peerCIDR': 'fe80::/10', 'asNumber': 65003, **both}})
+        self.fabric.lab.batch('ours', ['route add blackhole 60.0.0.0/24'])
+        ours.start()
+        for router in (there, third):
+            ours.wait_up(router)
+        for net, family, router in (('20.0.0.0/24', 4, there), ('20.1.0.0/24', 4, third),
+                                    ('2001:db8:1::/48', 6, there), ('2001:db8:2::/48', 6, third)):
+            route = wait_for(net, lambda n=net, f=family: self.routes(ours, f).get(n))
+            self.assertEqual(route['dev'], 'eth0')
+            # Some announce their global address beside the link-local one.
+            self.assertIn(route.get('gateway') or route['via']['host'],
+                          (router, frr.ip6, bird.ip6))
+        wait_for('ours at BIRD', lambda: '60.0.0.0/24' in self.fabric.routes('bird'))
+        wait_for('ours at FRR', lambda: frr.ask_json(
+            'show bgp ipv4 unicast 60.0.0.0/24').get('paths'))
+
     def test_frr_addpath_reflection_and_restart(self):
         ours = Margay(self.fabric, 'ours', 65001, cluster_id='1.1.1.1')
         frr = Frr(self.fabric, 'frr', 65001)
