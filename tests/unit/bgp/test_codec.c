@@ -443,6 +443,29 @@ static void t_update__end_of_rib__told(void **state) {
     update_scratch_fini(&s);
 }
 
+static void t_update__next_hop_that_is_only_link_local__either_way_it_is_written(void **state) {
+    (void)state;
+#define LL "fe800000000000000000000000000001"
+    static const char *const hops[] = {"10 " LL, "20 00000000000000000000000000000000 " LL,
+                                       "20 " LL LL};
+    for (size_t i = 0; i < ARRAY_LEN(hops); i++) {
+        struct update_scratch s = UPDATE_SCRATCH_INIT;
+        char attrs[256];
+        uint8_t p[256];
+        struct bgp_update u;
+        struct bgp_fail f = {0};
+        struct ip46 ll;
+        (void)snprintf(attrs, sizeof(attrs), ORG PATH "800e%02x 0002 01 %s 00 20 20010db8",
+                       i == 0 ? 26U : 42U, hops[i]);
+        size_t n = make_update("", attrs, "", p, sizeof(p));
+        assert_int_equal(bgp_update_parse(p, n, &EBGP, &s, &u, &f), UPDATE_OK);
+        assert_int_equal(ip_parse(STR("fe80::1"), &ll), 0);
+        assert_true(ip_eq(&u.mp_next_hop, &ll));
+        assert_true(ip_eq(&u.mp_link_local, &ll));
+        update_scratch_fini(&s);
+    }
+}
+
 static void t_update__two_octet_peer__path_of_rfc_6793(void **state) {
     (void)state;
     static const struct {
@@ -651,6 +674,7 @@ int main(void) {
         cmocka_unit_test(t_update__rfc_7606__each_case),
         cmocka_unit_test(t_update__lengths_lie__malformed_list),
         cmocka_unit_test(t_update__end_of_rib__told),
+        cmocka_unit_test(t_update__next_hop_that_is_only_link_local__either_way_it_is_written),
         cmocka_unit_test(t_update__two_octet_peer__path_of_rfc_6793),
         cmocka_unit_test(t_nlri__ids_and_trailing_bits__read),
         cmocka_unit_test(t_attrs__random__stored_written_and_read_are_the_same),
