@@ -42,6 +42,8 @@ class Lab:
         self.prefix = f'mglab{os.getpid()}-{next(_serials)}-'
         self._namespaces = {}
         self._processes = []
+        self._lock = threading.Lock()
+        self._probers = {}  # by namespace: a process that answers questions, and its lock
         self._old_sigterm = None
 
     def __enter__(self):
@@ -61,6 +63,7 @@ class Lab:
 
     def close(self):
         """End the processes and remove the namespaces; may be called again."""
+        self._probers.clear()
         while self._processes:
             _end(self._processes[-1])
             self._processes.pop()
@@ -147,8 +150,24 @@ class Lab:
         """Probe (proto, address, port) triples from a namespace: a list of state and peer."""
         if not targets:
             return []
-        text = self.run(name, [PYTHON, str(PROBER), 'probe', str(timeout)],
-                        json.dumps(targets), COMMAND_TIMEOUT + timeout)
+        with self._lock:
+            if name not in self._probers:
+                self._probers[name] = (threading.Lock(), self.spawn(
+                    name, [PYTHON, str(PROBER), 'probe'], stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE, text=True))
+            lock, process = self._probers[name]
+        with lock:
+            timer = threading.Timer(READY_TIMEOUT + timeout, process.kill)
+            timer.start()
+            try:
+                process.stdin.write(json.dumps({'timeout': timeout, 'targets': targets}) + '\n')
+                process.stdin.flush()
+                text = process.stdout.readline()
+            finally:
+                timer.cancel()
+        if not text:
+            del self._probers[name]
+            raise CommandFailed(f'the prober in {name} ended: {process.wait(COMMAND_TIMEOUT)}')
         return json.loads(text)
 
     def probe_ping(self, name, address, source=None):

@@ -2,10 +2,11 @@
 """Answers on ports, and finds out which ports answer; runs inside one network namespace.
 
     prober.py serve NAME FLOW...        FLOW: tcp/80 udp/80 sctp/80
-    prober.py probe [TIMEOUT] <targets
+    prober.py probe <questions
 
 `serve` prints `ready` when all its sockets are bound, says NAME to whoever asks and ends when its
-standard input does. `probe` reads a JSON list of [proto, address, port] and prints a JSON list of
+standard input does. `probe` reads a question a line, {"timeout": SECONDS, "targets": [[proto,
+address, port]]}, until its standard input ends, and prints for each a line with a JSON list of
 {"state", "peer"} in the same order, state being one of
 
     open         it answered; peer is the NAME it said (ICMP: null)
@@ -398,6 +399,14 @@ class Prober:
                 packet[8:] == attempt.nonce and peer[0] == attempt.address):
             attempt.finish('open')
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for sock in self.raws.values():
+            sock.close()
+        self.selector.close()
+
     def run(self):
         """Try everything and return the results in the order of the targets."""
         begin = time.monotonic()
@@ -428,10 +437,11 @@ def main(arguments):
     if len(arguments) >= 3 and arguments[0] == 'serve':
         Server(arguments[1], arguments[2:]).run()
         return 0
-    if arguments and arguments[0] == 'probe' and len(arguments) <= 2:
-        timeout = float(arguments[1]) if len(arguments) == 2 else 1.0
-        json.dump(Prober(json.load(sys.stdin), timeout).run(), sys.stdout)
-        print()
+    if arguments == ['probe']:
+        for line in sys.stdin:
+            question = json.loads(line)
+            with Prober(question['targets'], question['timeout']) as prober:
+                print(json.dumps(prober.run()), flush=True)
         return 0
     print(__doc__, file=sys.stderr)
     return 2

@@ -808,7 +808,8 @@ class Hostile(Case):
                   b"\xe2\x82", b"01", b"1.", b"NaN", b" ", b"\n", b"\x0b", b"tru", b"\xef\xbb\xbf",
                   b"\\x", b"\\ud800", b"/**/", b"'"]
         accepted = 0
-        for i in range(1500):
+        n = 1500 if IS_STATIC else 200  # with sanitizers each start takes long
+        for i in range(n):
             text = bytearray(seed)
             for _ in range(rng.randint(0, 2)):
                 at, end = rng.randrange(26, len(text) + 1), 0
@@ -823,7 +824,7 @@ class Hostile(Case):
             want = reference(text)
             self.assertEqual(code, 50 if want else 6, (i, text, msg))
             accepted += want
-        self.assertTrue(200 < accepted < 1400, accepted)
+        self.assertTrue(n // 8 < accepted < n - n // 15, accepted)
 
     def test_closed_standard_descriptors(self):
         for closed in [(0,), (1,), (2,), (0, 1, 2)]:
