@@ -1,5 +1,6 @@
 /* ipam show, and which subcommand it is. */
 #include "cli/ipam_cli.h"
+#include "ipam/machines.h"
 
 #include <getopt.h>
 #include <stdio.h>
@@ -146,6 +147,14 @@ static void look(void *arg, const struct ipam_allocation *x) {
     }
 }
 
+static void put_owner(const struct jnode *attributes, const char *title) {
+    bool is_empty = !attributes || attributes->n == 0;
+    printf("%s:%s\n", title, is_empty ? " none" : "");
+    jnode_each (n, attributes) {
+        printf("  %.*s: %.*s\n", STR_FMT(n->key), STR_FMT(jnode_str(n)));
+    }
+}
+
 static int show_ip(struct ipam *m, const struct ipam_flags *f, struct err *e) {
     struct arena a = {0};
     struct looking l = {.a = &a};
@@ -153,17 +162,19 @@ static int show_ip(struct ipam *m, const struct ipam_flags *f, struct err *e) {
         return cli_usage("ipam", "show: --ip \"%s\" is no address, such as 10.44.7.9", f->ip);
     }
     int r = ipam_allocations(m, look, &l, e), code = 1;
-    const struct jnode *attributes = jnode_getc(l.found, "secondary");
     if (r == 0 && !l.found) {
         printf("%s is not assigned\n", f->ip);
     } else if (r == 0 && !jnode_getc(l.found, "handle_id")) {
         printf("%s is at rest: released at %.*s\n", f->ip,
                STR_FMT(jnode_str(jnode_getc(l.found, "releasedAt"))));
     } else if (r == 0) {
-        printf("IP %s is in use\nHandle: %.*s\nAttributes:\n", f->ip,
-               STR_FMT(jnode_str(jnode_getc(l.found, "handle_id"))));
-        jnode_each (n, attributes) {
-            printf("  %.*s: %.*s\n", STR_FMT(n->key), STR_FMT(jnode_str(n)));
+        struct str handle = jnode_str(jnode_getc(l.found, "handle_id")), ns, name;
+        bool is_machine = machine_of_allocation(l.found, handle, &ns, &name);
+        printf("IP %s is in use\nHandle: %.*s\n", f->ip, STR_FMT(handle));
+        put_owner(jnode_getc(l.found, "secondary"),
+                  is_machine ? "Active Owner Attributes" : "Attributes");
+        if (is_machine) {
+            put_owner(jnode_getc(l.found, "alternateOwnerAttrs"), "Alternate Owner Attributes");
         }
         code = 0;
     }
@@ -192,17 +203,21 @@ static void if_borrowed(void *arg, const struct ipam_allocation *x) {
         str_starts(owner, STR("virtual:"))) {
         return;
     }
-    bool is_pod = x->pod.n > 0;
+    struct str ns, machine;
+    bool is_machine = machine_of_allocation(x->attributes, x->handle, &ns, &machine);
+    bool is_pod = x->pod.n > 0 && !is_machine;
     struct str cells[] = {
         arena_dup(a, str_c(ip_text(&x->ip, text))),
         arena_dup(a, x->node),
         arena_dup(a, str_c(prefix_text(&x->block, text))),
         owner.n ? arena_dup(a, owner) : STR("nobody"),
-        is_pod      ? STR("pod")
+        is_machine  ? STR("vmi")
+        : is_pod    ? STR("pod")
         : x->type.n ? arena_dup(a, x->type)
                     : STR(""),
-        is_pod ? arena_printf(a, "%.*s/%.*s", STR_FMT(x->ns), STR_FMT(x->pod))
-               : arena_dup(a, x->handle.p ? x->handle : STR("")),
+        is_machine ? arena_printf(a, "%.*s/%.*s", STR_FMT(ns), STR_FMT(machine))
+        : is_pod   ? arena_printf(a, "%.*s/%.*s", STR_FMT(x->ns), STR_FMT(x->pod))
+                   : arena_dup(a, x->handle.p ? x->handle : STR("")),
     };
     struct jnode *n = jnode_new(a, J_MAP);
     for (size_t i = 0; i < ARRAY_LEN(cells); i++) {

@@ -2,6 +2,8 @@
  * uses what. Each problem comes with the evidence and with what mends it. */
 #include "base/clock.h"
 #include "cli/ipam_cli.h"
+#include "ipam/machines.h"
+#include "store/kube.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -45,13 +47,19 @@ static void on_allocation(void *arg, const struct ipam_allocation *from) {
     int64_t at = clock_parse_rfc3339(str_c(text));
     bool is_young = at > 0 && x->now_ns / 1000000000 - at < YOUNG_S;
     bool is_tunnel = str_ends(c.type, STR("TunnelAddress"));
-    bool is_machine = jnode_path(from->attributes, "secondary.vm-uid") ||
-                      jnode_path(from->attributes, "secondary.vmi-name");
+    struct ipam_audited all = {.ip = c.ip};
+    struct str ns, name, other = jnode_str(jnode_path(from->attributes, "alternateOwnerAttrs.pod"));
+    if (machine_of_allocation(from->attributes, from->handle, &ns, &name)) {
+        all.machine_ns = arena_dup(x->a, ns);
+        all.machine = arena_dup(x->a, name);
+        all.pods[0] = c.pod;
+        all.pods[1] = arena_dup(x->a, other.p ? other : STR(""));
+    }
     c.attributes = NULL;
-    vec_push(&x->allocations,
-             (struct ipam_audited){c.ip, c,
-                                   c.handle.n && ((c.ns.n && c.pod.n) || is_tunnel) && !is_young &&
-                                       !is_machine});
+    all.x = c;
+    all.may_be_judged =
+        c.handle.n && ((c.ns.n && c.pod.n) || is_tunnel || all.machine.n) && !is_young;
+    vec_push(&x->allocations, all);
 }
 
 static const struct ipam_pool *pool_of(const struct ipam_audit *x, const struct ip46 *ip) {
@@ -90,17 +98,27 @@ static struct str evidence(const struct ipam_audit *x, const struct ipam_allocat
     return who;
 }
 
-static void judge(struct ipam_audit *x, const struct ipam_audited *c) {
+/* A machine that stands still keeps its addresses. Only the API can say that it is gone. */
+static bool is_machine_gone(struct store *s, const struct ipam_audited *c) {
+    enum machine_life life = MACHINE_LIVES;
+    struct err ignored = {.code = 0}; /* not judged, then */
+    return kube_is(s) && machine_life(s, c->machine_ns, c->machine, &life, &ignored) == 0 &&
+           life == MACHINE_GONE;
+}
+
+static void judge(struct store *s, struct ipam_audit *x, const struct ipam_audited *c) {
     char text[IP_TEXT_MAX];
     size_t n;
     if (c->x.is_resting) {
         x->n_resting++;
     } else if (!ipam_users_of(&x->users, &c->ip, &n)) {
-        if (!c->may_be_judged) {
+        if (!c->may_be_judged || (c->machine.n && !is_machine_gone(s, c))) {
             x->n_unjudged++;
             return;
         }
-        struct str why = evidence(x, &c->x);
+        struct str why = c->machine.n ? arena_printf(x->a, "virtual machine %.*s/%.*s is gone",
+                                                     STR_FMT(c->machine_ns), STR_FMT(c->machine))
+                                      : evidence(x, &c->x);
         struct ipam_problem *p = add(x, PROBLEM_LEAK, &c->ip);
         p->handle = c->x.handle;
         p->sequence = c->x.sequence;
@@ -114,15 +132,34 @@ static int allocation_cmp(const void *k, const void *v) {
     return ip_cmp(k, &((const struct ipam_audited *)v)->ip);
 }
 
+/* Both pods of a machine that moves have its address. */
+static bool is_moving(const struct ipam_audited *c, const struct ipam_user *a,
+                      const struct ipam_user *b) {
+    const struct ipam_user *both[] = {a, b};
+    for (size_t i = 0; i < 2; i++) {
+        bool is_owner = c && c->machine.n && both[i]->pod.n && str_eq(both[i]->ns, c->machine_ns) &&
+                        (str_eq(both[i]->pod, c->pods[0]) || str_eq(both[i]->pod, c->pods[1]));
+        if (!is_owner) {
+            return false;
+        }
+    }
+    return true;
+}
+
 static void judge_users(struct ipam_audit *x) {
     char text[IP_TEXT_MAX];
     for (size_t i = 0; i < x->users.v.n; i++) {
         const struct ipam_user *u = &x->users.v.p[i];
         const struct ipam_pool *pool = pool_of(x, &u->ip);
-        bool has = x->allocations.n && bsearch(&u->ip, x->allocations.p, x->allocations.n,
-                                               sizeof(*x->allocations.p), allocation_cmp);
+        const struct ipam_audited *has = x->allocations.n
+                                             ? bsearch(&u->ip, x->allocations.p, x->allocations.n,
+                                                       sizeof(*x->allocations.p), allocation_cmp)
+                                             : NULL;
         x->n_outside += !pool;
         if (i && ip_eq(&x->users.v.p[i - 1].ip, &u->ip)) {
+            if (is_moving(has, &x->users.v.p[i - 1], u)) {
+                continue;
+            }
             struct ipam_problem *p = add(x, PROBLEM_DOUBLE, &u->ip);
             p->user = u;
             p->text =
@@ -161,7 +198,7 @@ int ipam_audit_run(struct store *s, struct ipam *m, struct arena *a, struct ipam
     r = r >= 0 ? ipam_users_read(s, a, &out->users, e) : r;
     out->n_blocks = blocks.n;
     for (size_t i = 0; r >= 0 && i < out->allocations.n; i++) {
-        judge(out, &out->allocations.p[i]);
+        judge(s, out, &out->allocations.p[i]);
     }
     if (r >= 0) {
         judge_users(out);

@@ -53,6 +53,7 @@ struct ipam_audited {
     struct ip46 ip;           /* first: they are searched by it */
     struct ipam_allocation x; /* texts in the audit's arena; attributes NULL */
     bool may_be_judged;       /* who should have it is known, and it is not brand new */
+    struct str machine_ns, machine, pods[2]; /* a virtual machine's: its name, its owners' pods */
 };
 struct ipam_audit {
     struct arena *a;

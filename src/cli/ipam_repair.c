@@ -75,7 +75,8 @@ static void print_audit(const struct ipam_audit *x, const struct ipam_flags *f) 
     }
     printf("Found %zu in-use IPs that are not in active IP pools.\n", x->n_outside);
     if (x->n_unjudged) {
-        printf("%zu allocations were not judged: younger than a minute, or of no pod or tunnel.\n",
+        printf("%zu allocations were not judged: younger than a minute, of no pod or "
+               "tunnel, or of a virtual machine.\n",
                x->n_unjudged);
     }
     printf("\nCheck complete; found %zu problems.\n", x->problems.n);

@@ -604,8 +604,10 @@ void cni_server_free(struct cni_server *s) {
     while (s->requests) {
         free_request(s->requests);
     }
+    cni_moves_free(s);
     cni_attachments_free(s);
     cni_extras_free(s);
+    free(s->denied_handle);
     cni_pools_forget(s);
     loop_timer_free(s->batch_timer);
     nl_close(s->nl);

@@ -66,7 +66,11 @@ static void undo(struct cni_request *r) {
     struct cni_removal *m =
         cni_removal_new(r->s, r->conf.name, r->strings[WIRE_CONTAINERID], r->strings[WIRE_IFNAME]);
     struct arena *a = &m->arena;
-    m->handle = r->has_ipam ? arena_dup(a, r->pod.handle) : STR("");
+    /* A machine's handle lives on. */
+    m->handle = r->has_ipam && !r->pod.is_machine ? arena_dup(a, r->pod.handle) : STR("");
+    if (r->has_ipam) {
+        cni_removal_of_pod(m, r);
+    }
     m->wep_key = r->has_endpoint ? arena_dup(a, r->pod.key) : STR("");
     m->iface = r->has_link ? arena_dup(a, r->pod.iface) : STR("");
     m->done = on_removed;

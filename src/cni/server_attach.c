@@ -2,21 +2,23 @@
  * addresses. The store's WorkloadEndpoints are the truth; this index is read from them once and
  * kept, so that a DEL without arguments, GC and a repeated ADD find theirs. */
 #include "cni/server_int.h"
+#include "ipam/machines.h"
 
 #define ANNOTATION_NETWORK "margay.io/cni-network"
 
 static struct cni_attachment *make(struct str container, struct str ifname, struct str network,
                                    struct str iface, struct str key, struct str handle,
-                                   const struct prefix *nets, size_t n) {
-    struct str in[] = {container, ifname, network, iface, key, handle};
+                                   struct str ns, struct str pod, const struct prefix *nets,
+                                   size_t n) {
+    struct str in[] = {container, ifname, network, iface, key, handle, ns, pod};
     size_t bytes = 0, at = 0;
     for (size_t i = 0; i < ARRAY_LEN(in); i++) {
         bytes += in[i].n;
     }
     struct cni_attachment *t = calloc(1, sizeof(*t) + bytes + 1);
     mg_assert(t != NULL);
-    struct str *out[] = {&t->container, &t->ifname,  &t->network,
-                         &t->iface,     &t->wep_key, &t->handle};
+    struct str *out[] = {&t->container, &t->ifname, &t->network, &t->iface,
+                         &t->wep_key,   &t->handle, &t->ns,      &t->pod};
     for (size_t i = 0; i < ARRAY_LEN(in); i++) {
         if (in[i].n) {
             memcpy(t->text + at, in[i].p, in[i].n);
@@ -51,6 +53,7 @@ struct cni_attachment *cni_attachment_find(struct cni_server *s, struct str cont
 
 void cni_attachment_drop(struct cni_server *s, struct str container, struct str ifname) {
     struct cni_attachment *t = cni_attachment_find(s, container, ifname);
+    cni_move_drop(s, container, ifname);
     if (t) {
         (void)cni_attachments_del(&s->attachments, key_of(t));
         free_one(t);
@@ -72,9 +75,12 @@ static void put(struct cni_server *s, struct cni_attachment *t) {
 void cni_attachment_add(struct cni_request *r) {
     struct cni_attachment *t =
         make(r->strings[WIRE_CONTAINERID], r->strings[WIRE_IFNAME], r->conf.name, r->pod.iface,
-             r->pod.key, r->pod.handle, r->nets, r->n_nets);
+             r->pod.key, r->pod.handle, r->pod.ns, r->pod.pod, r->nets, r->n_nets);
     t->wep_revision = r->wep_revision;
     put(r->s, t);
+    if (r->pod.is_target) {
+        cni_move_add(r->s, t, r->pod.migration_uid);
+    }
 }
 
 struct load {
@@ -104,10 +110,17 @@ static int load_one(void *arg, const struct store_item *it) {
         }
     }
     struct str handle = network.n ? cni_handle(a, network, w->container_id, w->endpoint) : STR("");
-    struct cni_attachment *t = make(w->container_id, w->endpoint, network, w->interface_name,
-                                    it->key, handle, w->ip_networks.p, w->ip_networks.n);
+    struct cni_attachment *t =
+        make(w->container_id, w->endpoint, network, w->interface_name, it->key, handle, o.meta.ns,
+             w->pod, w->ip_networks.p, w->ip_networks.n);
     t->wep_revision = it->revision;
     put(l->s, t);
+    for (size_t i = 0; i < o.meta.labels.n; i++) {
+        if (str_is(o.meta.labels.p[i].key, MACHINE_MIGRATION_LABEL) &&
+            machine_is_launcher(w->pod)) { /* it may have come while no agent ran */
+            cni_move_add(l->s, t, o.meta.labels.p[i].value);
+        }
+    }
     return 0;
 }
 

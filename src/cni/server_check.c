@@ -1,5 +1,6 @@
 /* CHECK, GC and STATUS, and the spool of DELs that found no agent. */
 #include "cni/server_int.h"
+#include "ipam/machines.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -24,6 +25,8 @@ static void pass_on(struct cni_request *r, uint32_t code, struct str text) {
 void cni_look_at(struct cni_request *r, const struct cni_attachment *at) {
     r->look_key = arena_dup(&r->arena, at->wep_key);
     r->look_handle = arena_dup(&r->arena, at->handle);
+    r->look_ns = arena_dup(&r->arena, at->ns);
+    r->look_pod = arena_dup(&r->arena, at->pod);
 }
 
 void cni_look(struct cni_request *r) {
@@ -40,6 +43,12 @@ void cni_look(struct cni_request *r) {
     if (n->endpoint_code == 0 && r->conf.is_own_ipam) {
         n->held_code =
             cni_ipam_held(r->s, r->look_handle, n->held, CNI_MAX_IPS, &n->n_held, &n->error);
+        struct str handle, name;
+        if (n->held_code == ERR_NOT_FOUND && machine_is_launcher(r->look_pod) &&
+            cni_machine_of(r->s, r->conf.name, r->look_ns, r->look_pod, &r->arena, &handle, &name,
+                           NULL) == 0) {
+            n->held_code = cni_ipam_held(r->s, handle, n->held, CNI_MAX_IPS, &n->n_held, &n->error);
+        }
     }
 }
 

@@ -4,6 +4,7 @@
  * endpoints and addresses leave the store in one transaction: an address is given to nobody else
  * before its old interface has gone. */
 #include "cni/server_extra.h"
+#include "ipam/machines.h"
 #include "netlink/conntrack.h"
 
 #include <net/if.h>
@@ -73,21 +74,34 @@ struct cni_removal *cni_removal_new(struct cni_server *s, struct str network, st
         t = NULL; /* of another network: not this request's */
     }
     m->handle = cni_handle(a, network, container, ifname);
-    m->iface = m->wep_key = STR("");
+    m->network = arena_dup(a, network);
+    m->iface = m->wep_key = m->ns = m->pod = STR("");
     if (!t) {
         return m;
     }
+    m->is_superseded = t->is_superseded;
     if (!t->is_superseded) {
+        m->ns = arena_dup(a, t->ns);
+        m->pod = arena_dup(a, t->pod);
         m->iface = arena_dup(a, t->iface);
         m->wep_key = arena_dup(a, t->wep_key);
     }
     m->ips = arena_array(a, struct ip46, t->n_nets);
     for (size_t i = 0; i < t->n_nets; i++) {
-        if (t->nets[i].len == ip_bits(&t->nets[i].ip) && !is_held_by_other(s, t, &t->nets[i])) {
+        /* Connections of a machine that is on another node now go on. */
+        if (t->nets[i].len == ip_bits(&t->nets[i].ip) && !is_held_by_other(s, t, &t->nets[i]) &&
+            !links_is_away(s->links, &t->nets[i].ip)) {
             m->ips[m->n_ips++] = t->nets[i].ip;
         }
     }
     return m;
+}
+
+void cni_removal_of_pod(struct cni_removal *m, const struct cni_request *r) {
+    if (!m->pod.n && !m->is_superseded && r->args.ns.n) {
+        m->ns = arena_dup(&m->arena, r->args.ns);
+        m->pod = arena_dup(&m->arena, r->args.pod);
+    }
 }
 
 int cni_host_link(struct cni_server *s, struct str iface) {
@@ -201,7 +215,7 @@ static int forget_one(struct cni_server *s, struct cni_removal *m, struct err *e
     if (r == 0 && m->handle.n) {
         r = cni_ipam_release(s, m->handle, e);
     }
-    return r;
+    return r == 0 && m->pod.n ? cni_machine_leave(s, m->network, m->ns, m->pod, e) : r;
 }
 
 /* All in one transaction; if that fails, one by one, so that one bad item spoils only itself. */
@@ -431,6 +445,11 @@ static void on_removed(void *arg, struct cni_removal *m) {
 
 static void work_ready(struct cni_request *r) {
     r->step_code = cni_check_ready(r);
+    if (r->step_code == 0 && machine_is_launcher(r->args.pod)) {
+        struct cni_fail ignored = r->fail;
+        (void)!cni_find_kube(r); /* without it the machine's addresses stay */
+        r->fail = ignored;
+    }
 }
 
 static void remove_attachment(struct cni_request *r) {
@@ -440,6 +459,7 @@ static void remove_attachment(struct cni_request *r) {
     }
     struct cni_removal *m =
         cni_removal_new(r->s, r->conf.name, r->strings[WIRE_CONTAINERID], r->strings[WIRE_IFNAME]);
+    cni_removal_of_pod(m, r);
     m->done = on_removed;
     m->arg = r;
     LOG_I("cni", "del", "container=%.*s ifname=%.*s iface=%.*s",

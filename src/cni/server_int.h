@@ -88,18 +88,24 @@ struct cni_pod {
     struct str_list profiles;
     struct str_list source_prefixes;            /* what it may send from beside its addresses */
     const struct k8s_pod *spec;                 /* with has_pod_object */
+    const struct jnode *doc;                    /* likewise: the whole Pod */
     struct str_map annotations, ns_annotations; /* "" without */
     struct str iface;                           /* host side */
     struct str handle;                          /* of its addresses */
     uint8_t mac[6];
     struct ip46 floating[CNI_MAX_IPS];
     size_t n_floating;
+    /* Of a virtual machine that keeps its addresses: `handle` is the machine's, not the
+     * container's. is_target: the machine runs elsewhere and is to move here. */
+    bool is_machine, is_target;
+    struct str migration_uid;
 };
 
 /* What is made of a request once it is whole. */
 struct cni_attachment {
     struct str container, ifname; /* the key, in `text` */
     struct str network, iface, wep_key, handle;
+    struct str ns, pod; /* empty without a Pod */
     struct prefix *nets;
     size_t n_nets;
     uint64_t wep_revision;
@@ -124,13 +130,15 @@ struct cni_request;
 struct cni_removal {
     struct arena arena;
     struct str container, ifname, handle;
-    struct str iface;   /* host side to delete; empty: none */
-    int index;          /* of iface */
+    struct str network, ns, pod; /* pod empty: not known, or another container is the pod's now */
+    struct str iface;            /* host side to delete; empty: none */
+    int index;                   /* of iface */
     struct str wep_key; /* endpoint to delete if it is still the container's; empty: none */
     struct ip46 *ips;   /* whose connections end */
     size_t n_ips;
-    bool link_only; /* nothing in the store */
-    int code;       /* what came of it */
+    bool is_superseded; /* the pod has another container by now */
+    bool link_only;     /* nothing in the store */
+    int code;           /* what came of it */
     char error[256];
     void (*done)(void *arg, struct cni_removal *r);
     void *arg;
@@ -187,7 +195,8 @@ struct cni_request {
     struct cni_pod pod;
     struct cni_seen seen;
     struct str look_key, look_handle; /* of the attachment to be looked at */
-    bool wants_pod;                   /* waits for the Pod object, until: */
+    struct str look_ns, look_pod;
+    bool wants_pod; /* waits for the Pod object, until: */
     int64_t pod_deadline_ns;
     bool wants_retry; /* the Pod object has changed */
     struct prefix nets[CNI_MAX_IPS];
@@ -223,6 +232,10 @@ struct cni_server {
     bool may_ask_kube;   /* the store is not where Kubernetes' objects are */
     struct store *kube;  /* likewise: what a request's kubeconfig named; NULL: none did */
     char *kube_path;
+    char
+        *denied_handle; /* likewise: of the machine whose handle was full, though it held nothing */
+    int64_t kube_lost_ns; /* likewise: when it was last asked about a machine in vain; 0: never */
+    struct cni_moves *moves; /* of server_move.c */
     struct links *links;
     struct nl *nl;
     struct arena arena; /* settings */
@@ -328,6 +341,30 @@ MG_NODISCARD int cni_ipam_add(struct cni_request *r);
 /* margay-ipam, called by another plugin. */
 void cni_ipam_program(struct cni_request *r);
 
+/* ---- server_machine.c: pods of KubeVirt's virtual machines. In steps. ---- */
+/* The API server that has Kubernetes' objects; NULL: none is known. */
+struct store *cni_kube(const struct cni_server *s);
+/* Is r's pod a machine's that keeps its addresses? Then w gets the machine's handle and
+ * attributes. */
+MG_NODISCARD int cni_machine_find(struct cni_request *r, struct cni_ipam_want *w);
+/* 1: r->nets are the addresses that the machine has; 0: it has none yet. */
+MG_NODISCARD int cni_machine_reuse(struct cni_request *r, const struct cni_ipam_want *w);
+/* Handle of the machine whose pod that is, and its name: by the pod's name, or, where that is cut
+ * off or the network (empty) isn't known, by the books. ERR_NOT_FOUND: none. */
+MG_NODISCARD int cni_machine_of(struct cni_server *s, struct str network, struct str ns,
+                                struct str pod, struct arena *a, struct str *handle,
+                                struct str *name, struct err *e);
+/* A pod is deleted: it owns no machine's addresses any more. They are given back when nobody owns
+ * them and the machine is being deleted or gone; if that can't be found out they stay. */
+MG_NODISCARD int cni_machine_leave(struct cni_server *s, struct str network, struct str ns,
+                                   struct str pod, struct err *e);
+
+/* ---- server_move.c: machines that move to this node ---- */
+/* The pod of an attachment of this node waits for its machine; uid: of the migration. */
+void cni_move_add(struct cni_server *s, const struct cni_attachment *t, struct str uid);
+void cni_move_drop(struct cni_server *s, struct str container, struct str ifname);
+void cni_moves_free(struct cni_server *s);
+
 /* ---- server_kernel.c: both ends of the pair ---- */
 /* Makes it. -EEXIST: an interface of the host's name is there (*index). */
 MG_NODISCARD int cni_kernel_make(struct cni_request *r, int *index, struct cni_fail *f);
@@ -361,6 +398,8 @@ void cni_status(struct cni_request *r);
  * none. network: as the configuration names it. */
 struct cni_removal *cni_removal_new(struct cni_server *s, struct str network, struct str container,
                                     struct str ifname);
+/* Whose container it was, as the request says, if no attachment says it. */
+void cni_removal_of_pod(struct cni_removal *m, const struct cni_request *r);
 /* Of one link. */
 struct cni_removal *cni_removal_of_link(int index);
 /* Calls m->done when it is carried out, maybe from inside, then frees m. */

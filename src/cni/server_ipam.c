@@ -2,6 +2,7 @@
  * configuration, in Calico's order of precedence; and margay-ipam, called by other plugins. How
  * addresses are kept is src/ipam's business. */
 #include "cni/server_int.h"
+#include "ipam/machines.h"
 
 #define POOLS_KEY_V4 "cni.projectcalico.org/ipv4pools"
 #define POOLS_KEY_V6 "cni.projectcalico.org/ipv6pools"
@@ -77,6 +78,11 @@ int cni_ipam_add(struct cni_request *r) {
     }
     w.ips = ips;
     w.n_ips = n;
+    int k = cni_machine_find(r, &w);
+    k = k == 0 && r->pod.is_machine ? cni_machine_reuse(r, &w) : k;
+    if (k != 0) {
+        return k < 0 ? k : 0;
+    }
     if (!n) {
         w.n_v4 = r->conf.assign_v4;
         w.n_v6 = r->conf.assign_v6;
@@ -85,7 +91,11 @@ int cni_ipam_add(struct cni_request *r) {
                             "ipam.assign_ipv4 and ipam.assign_ipv6 are both false");
         }
     }
-    int k = cni_ipam_assign(r->s, &w, r->block_nets, CNI_MAX_IPS, &r->n_nets, &e);
+    k = cni_ipam_assign(r->s, &w, r->block_nets, CNI_MAX_IPS, &r->n_nets, &e);
+    if (k == ERR_DENIED && r->pod.is_machine) {
+        free(r->s->denied_handle);
+        r->s->denied_handle = strndup(r->pod.handle.p, r->pod.handle.n);
+    }
     if (k < 0) {
         bool is_lasting = k == ERR_INVALID || k == ERR_NOT_FOUND;
         return cni_fail(&r->fail, is_lasting ? CNI_CODE_BAD_CONFIG : CNI_CODE_TRY_LATER,
@@ -114,15 +124,23 @@ static int program_add(struct cni_request *r) {
     if (cni_find_kube(r) < 0) {
         return -1;
     }
-    if (is_k8s &&
-        cni_read_object(r->s, K_POD, r->args.ns, r->args.pod, &r->arena, &pod, NULL) == 0) {
+    int k = is_k8s ? cni_read_object(r->s, K_POD, r->args.ns, r->args.pod, &r->arena, &pod, &e)
+                   : ERR_NOT_FOUND;
+    if (k == 0) {
         r->pod.annotations = pod.meta.annotations;
+        r->pod.doc = pod.doc;
+    } else if (machine_is_launcher(r->pod.pod) && cni_kube(r->s)) {
+        return cni_fail(&r->fail, CNI_CODE_TRY_LATER, "the runtime will try again",
+                        "pod %.*s/%.*s, perhaps a virtual machine's, can't be read: %.700s",
+                        STR_FMT(r->pod.ns), STR_FMT(r->pod.pod), e.msg);
     }
-    int k = store_begin(r->s->store, &e);
+    k = store_begin(r->s->store, &e);
     if (k == 0 && cni_ipam_add(r) < 0) {
         store_rollback(r->s->store);
         /* Where the store can't roll back. */
-        (void)!cni_ipam_release(r->s, r->pod.handle, NULL);
+        (void)!(r->pod.is_machine
+                    ? cni_machine_leave(r->s, r->conf.name, r->pod.ns, r->pod.pod, NULL)
+                    : cni_ipam_release(r->s, r->pod.handle, NULL));
         return -1;
     }
     k = k < 0 ? k : store_commit(r->s->store, &e);
@@ -147,6 +165,10 @@ static void work_program(struct cni_request *r) {
         return;
     case CNI_CMD_DEL:
         k = cni_ipam_release(r->s, r->pod.handle, &e);
+        if (k == 0 && machine_is_launcher(r->args.pod)) {
+            (void)!cni_find_kube(r); /* without it the machine's addresses stay */
+            k = cni_machine_leave(r->s, r->conf.name, r->args.ns, r->args.pod, &e);
+        }
         break;
     case CNI_CMD_CHECK:
         k = cni_ipam_held(r->s, r->pod.handle, held, CNI_MAX_IPS, &n, &e);

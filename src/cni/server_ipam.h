@@ -9,6 +9,8 @@
 struct cni_ipam_want {
     struct str handle;               /* under which the addresses are held */
     struct str ns, pod;              /* attributes; empty: none */
+    struct str_map attrs;            /* further ones */
+    unsigned max_held;               /* addresses of a family under the handle; 0: any number */
     const struct str_map *ns_labels; /* of the pod's Namespace; NULL: not known */
     const struct ip46 *ips;          /* exactly these; else by number */
     size_t n_ips;
@@ -20,6 +22,13 @@ struct cni_ipam_want {
  * ERR_INVALID: a pool or address that can't be had by anyone; ERR_NO_SPACE: none is free. */
 MG_NODISCARD int cni_ipam_assign(struct cni_server *s, const struct cni_ipam_want *w,
                                  struct prefix *out, size_t max, size_t *n, struct err *e);
+/* What w's handle holds already: its active (or alternate) owner is now w's pod. Whole addresses.
+ * ERR_NOT_FOUND: it holds nothing. */
+MG_NODISCARD int cni_ipam_reuse(struct cni_server *s, const struct cni_ipam_want *w,
+                                bool is_alternate, struct prefix *out, size_t max, size_t *n,
+                                struct err *e);
+/* Do virtual machines keep their addresses? As the store says now. */
+MG_NODISCARD int cni_ipam_persists(struct cni_server *s, bool *out, struct err *e);
 /* Gives back all that the handle holds; nothing is fine. */
 MG_NODISCARD int cni_ipam_release(struct cni_server *s, struct str handle, struct err *e);
 /* What the handle holds. ERR_NOT_FOUND: nothing. */

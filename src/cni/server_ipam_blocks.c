@@ -162,8 +162,8 @@ static int know(struct cni_server *s, struct err *e) {
     return 0;
 }
 
-static struct ipam_options options(const struct cni_pools *c, const struct ipam_pool *pools,
-                                   size_t n) {
+static struct ipam_options options(const struct cni_pools *c, const struct cni_ipam_want *w,
+                                   const struct ipam_pool *pools, size_t n) {
     return (struct ipam_options){.refusing = c->refusing.p,
                                  .n_refusing = c->refusing.n,
                                  .pools = pools,
@@ -172,7 +172,8 @@ static struct ipam_options options(const struct cni_pools *c, const struct ipam_
                                  .n_reserved = c->reserved.n,
                                  .strict_affinity = c->settings.strict_affinity,
                                  .no_new_blocks = !c->settings.auto_blocks,
-                                 .max_blocks = c->settings.max_blocks};
+                                 .max_blocks = c->settings.max_blocks,
+                                 .max_held = w->max_held};
 }
 
 /* A pool by name or CIDR, in the caller's order; selectors don't count then. */
@@ -259,7 +260,7 @@ static int assign_exact(struct cni_server *s, const struct cni_ipam_want *w,
             pools[n++] = as_ipam(&c->pools.p[i]);
         }
     }
-    struct ipam_options o = options(c, pools, n);
+    struct ipam_options o = options(c, w, pools, n);
     for (size_t i = 0; i < w->n_ips; i++) {
         int r = ipam_assign_ip(s->ipam, &o, &w->ips[i], w->handle, attrs, n_attrs, e);
         if (r < 0) {
@@ -269,16 +270,29 @@ static int assign_exact(struct cni_server *s, const struct cni_ipam_want *w,
     return 0;
 }
 
+/* What is noted with the addresses, in the arena. */
+static const struct ipam_attr *attrs_of(const struct cni_server *s, const struct cni_ipam_want *w,
+                                        struct arena *a, size_t *n) {
+    char now[32];
+    struct ipam_attr *v = arena_array(a, struct ipam_attr, 4 + w->attrs.n);
+    *n = 0;
+    v[(*n)++] = (struct ipam_attr){STR("node"), s->node};
+    v[(*n)++] = (struct ipam_attr){STR("timestamp"),
+                                   arena_dup(a, str_c(clock_rfc3339(clock_wall_ns(), now)))};
+    if (w->ns.n && w->pod.n) {
+        v[(*n)++] = (struct ipam_attr){STR("namespace"), w->ns};
+        v[(*n)++] = (struct ipam_attr){STR("pod"), w->pod};
+    }
+    for (size_t i = 0; i < w->attrs.n; i++) {
+        v[(*n)++] = (struct ipam_attr){w->attrs.p[i].key, w->attrs.p[i].value};
+    }
+    return v;
+}
+
 static int assign_all(struct cni_server *s, const struct cni_ipam_want *w, struct arena *a,
                       struct ip46 *ips, size_t *n, struct err *e) {
-    char now[32];
-    struct ipam_attr attrs[] = {
-        {STR("node"), s->node},
-        {STR("timestamp"), str_c(clock_rfc3339(clock_wall_ns(), now))},
-        {STR("namespace"), w->ns},
-        {STR("pod"), w->pod},
-    };
-    size_t n_attrs = w->ns.n && w->pod.n ? 4 : 2;
+    size_t n_attrs = 0;
+    const struct ipam_attr *attrs = attrs_of(s, w, a, &n_attrs);
     if (w->n_ips) {
         memcpy(ips, w->ips, w->n_ips * sizeof(*ips));
         *n = w->n_ips;
@@ -294,7 +308,7 @@ static int assign_all(struct cni_server *s, const struct cni_ipam_want *w, struc
         }
         int r = choose(s, w, family, a, &pools, &n_pools, e);
         if (r == 0) {
-            struct ipam_options o = options(s->pools, pools, n_pools);
+            struct ipam_options o = options(s->pools, w, pools, n_pools);
             r = ipam_assign_auto(s->ipam, &o, family, count, w->handle, attrs, n_attrs, ips + *n,
                                  e);
         }
@@ -325,6 +339,33 @@ int cni_ipam_assign(struct cni_server *s, const struct cni_ipam_want *w, struct 
         *n = n_ips;
     }
     arena_fini(&a);
+    return r;
+}
+
+int cni_ipam_reuse(struct cni_server *s, const struct cni_ipam_want *w, bool is_alternate,
+                   struct prefix *out, size_t max, size_t *n, struct err *e) {
+    struct ip46 ips[CNI_MAX_IPS];
+    struct arena a = {0};
+    size_t n_attrs = 0, n_ips = 0;
+    const struct ipam_attr *attrs = attrs_of(s, w, &a, &n_attrs);
+    int r = ipam_owner_set(s->ipam, w->handle, is_alternate, attrs, n_attrs, ips,
+                           max < CNI_MAX_IPS ? max : CNI_MAX_IPS, &n_ips, e);
+    for (size_t i = 0; r == 0 && i < n_ips; i++) {
+        out[i] = (struct prefix){ips[i], (uint8_t)ip_bits(&ips[i])};
+    }
+    if (r == 0) {
+        *n = n_ips;
+    }
+    arena_fini(&a);
+    return r;
+}
+
+int cni_ipam_persists(struct cni_server *s, bool *out, struct err *e) {
+    struct ipam_settings v;
+    int r = ipam_settings_read(s->store, &v, e);
+    if (r == 0) {
+        *out = v.vm_persistence;
+    }
     return r;
 }
 

@@ -263,6 +263,9 @@ int cni_kernel_make(struct cni_request *r, int *index, struct cni_fail *f) {
         return fail_kernel(f, "making the pair of interfaces", &e);
     }
     r->has_link = true;
+    for (size_t i = 0; i < r->n_nets && r->pod.is_machine; i++) {
+        links_away(r->s->links, &r->nets[i].ip, r->pod.is_target);
+    }
     links_set(r->s->links, r->pod.iface, r->nets, r->n_nets, r->pod.mac);
     if (links_apply(r->s->links, r->pod.iface, &e) < 0) {
         return fail_kernel(f, "the host's side of the pod's interface", &e);
@@ -366,6 +369,9 @@ int cni_kernel_check(struct cni_request *r, const struct cni_attachment *at, uin
     if (k < 0 ||
         route_dump(r->s->nl, &(struct route_filter){.oif = l.index}, see_host_route, &c, &e) < 0) {
         return fail_kernel(f, "the host's side of the pod's interface", &e);
+    }
+    for (size_t i = 0; i < c.n_nets && i < CNI_MAX_IPS; i++) {
+        c.has_net[i] |= links_is_away(r->s->links, &c.nets[i].ip); /* a machine's, elsewhere */
     }
     return all_nets(&c, "route", at->iface, f) < 0 ? -1 : check_pod_side(r, at, mac, f);
 }

@@ -270,6 +270,7 @@ static int with_pod(struct cni_request *r, const struct object *pod) {
     struct object ns = {0};
     p->has_pod_object = true;
     p->spec = pod->spec;
+    p->doc = pod->doc;
     p->annotations = pod->meta.annotations;
     p->service_account =
         p->spec->service_account_name.n ? p->spec->service_account_name : STR("default");

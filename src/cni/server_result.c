@@ -110,7 +110,9 @@ void cni_ipam_result(struct cni_request *r, struct buf *out) {
         struct jnode *route = jnode_new(a, J_MAP);
         jnode_append(ips, ip_node(r, &r->block_nets[i], -1));
         set_str(a, route, "dst", net_text(a, &net));
-        jnode_append(routes, route);
+        if (!r->pod.is_target) { /* the machine is elsewhere: as Calico, no route to it here yet */
+            jnode_append(routes, route);
+        }
     }
     jnode_set(a, doc, STR("ips"), ips);
     jnode_set(a, doc, STR("routes"), routes);

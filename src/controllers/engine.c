@@ -40,6 +40,13 @@ static void job_over(struct engine *x, struct job *j) {
     for (size_t i = 0; i < j->n_allocs && !has_failed && j->n_released; i++) {
         gc_released(x->gc, &j->allocs[i]);
     }
+    if (j->key.p[0] == JOB_MACHINE && j->is_known) {
+        struct str name = job_rest(j->key), ns = str_cut(&name, '/');
+        gc_machine(x->gc, ns, name, j->is_gone);
+    } else if (j->key.p[0] == JOB_MACHINE && log_allow(&x->limit, 5, 60)) {
+        LOG_W("controllers", "machine_unknown", "machine=%s its addresses stay: %s",
+              log_quote(job_rest(j->key)), log_quote(str_c(j->e.msg)));
+    }
     if (j->key.p[0] == JOB_COMPACT) {
         x->compaction = j->compaction;
     }
@@ -162,6 +169,12 @@ static void release_node(void *arg, struct str node) {
     engine_ask(arg, JOB_GONE, node);
 }
 
+static void ask_machine(void *arg, struct str ns, struct str name) {
+    struct arena a = {.first_bytes = 512};
+    engine_ask(arg, JOB_MACHINE, arena_printf(&a, "%.*s/%.*s", STR_FMT(ns), STR_FMT(name)));
+    arena_fini(&a);
+}
+
 static bool is_lost(const struct engine *x) {
     for (size_t i = 0; i < FEED_N; i++) {
         if (x->feeds[i].is_lost) {
@@ -172,7 +185,7 @@ static bool is_lost(const struct engine *x) {
 }
 
 void engine_collect(struct engine *x, int64_t now_ns) {
-    static const struct gc_ops ops = {release_handle, release_block, release_node};
+    static const struct gc_ops ops = {release_handle, release_block, release_node, ask_machine};
     /* An old picture proves nothing. */
     if (!x->is_working || is_lost(x) || !x->config.is_enabled[CONTROLLER_NODE]) {
         return;

@@ -417,6 +417,7 @@ void engine_prepare(struct engine *x, struct job *j) {
     case JOB_NODE:
     case JOB_HEP:
     case JOB_BLOCK:
+    case JOB_MACHINE:
         break;
     }
 }

@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 #include "ipam/block.h"
+#include "ipam/machines.h"
 
 #include <stdlib.h>
 
@@ -30,6 +31,7 @@ void gc_free(struct gc *g) {
     blocktab_fini(&g->blocks);
     candtab_fini(&g->cands);
     candtab_fini(&g->gone_nodes);
+    machinetab_fini(&g->machines);
     for (i = 0; i < g->pools.n; i++) {
         free(g->pools.p[i].name);
     }
@@ -52,6 +54,18 @@ struct str gc_host_of(struct str affinity) {
 
 /* ---- blocks ---- */
 
+/* What makes it a machine's. */
+static void read_machine(struct block_rec *r, const struct block *b, uint32_t ordinal,
+                         struct gc_alloc *x) {
+    const struct jnode *attr = b->attrs[b->alloc[ordinal]];
+    struct str ns, name, pod = jnode_str(jnode_path(attr, "alternateOwnerAttrs.pod"));
+    if (machine_of_allocation(attr, x->handle, &ns, &name)) {
+        x->machine = arena_dup(&r->a, name);
+        x->ns = arena_dup(&r->a, ns);
+        x->other_pod = arena_dup(&r->a, pod.p ? pod : STR(""));
+    }
+}
+
 static void read_allocs(struct block_rec *r, const struct block *b) {
     bool is_virtual = str_starts(r->affinity, STR("virtual:"));
     r->allocs = arena_array(&r->a, struct gc_alloc, block_in_use(b));
@@ -67,11 +81,11 @@ static void read_allocs(struct block_rec *r, const struct block *b) {
                                arena_dup(&r->a, block_attr_of(b, i, "node")),
                                arena_dup(&r->a, block_attr_of(b, i, "type")),
                                arena_dup(&r->a, block_attr_of(b, i, "service")),
+                               STR(""),
+                               STR(""),
                                b->sequence_of[i],
                                is_virtual};
-        if (block_attr_of(b, i, "vmi-name").n || block_attr_of(b, i, "vm-uid").n) {
-            x->pod = STR(""); /* a machine's: it may live on without a pod */
-        }
+        read_machine(r, b, i, x);
         r->n++;
     }
 }
@@ -143,6 +157,7 @@ enum verdict {
     V_TUNNEL,    /* goes with its node */
     V_LEAK,      /* both proofs, the node is there */
     V_LEAK_GONE, /* both proofs, and the node is gone */
+    V_MACHINE,   /* a machine's that no pod has: if the machine is gone, a leak */
 };
 
 static bool is_tunnel(struct str type) {
@@ -152,9 +167,10 @@ static bool is_tunnel(struct str type) {
 }
 
 /* Does the pod exist and still have, or may yet tell of, the address? */
-static bool pod_holds(const struct facts *f, const struct gc_alloc *x, struct str k8s_node) {
+static bool pod_holds(const struct facts *f, const struct gc_alloc *x, struct str pod,
+                      struct str k8s_node) {
     struct fact_pod p;
-    if (!facts_get_pod(f, x->ns, x->pod, &p)) {
+    if (!facts_get_pod(f, x->ns, pod, &p)) {
         return false;
     }
     if (p.node.n && k8s_node.n && !str_eq(p.node, k8s_node)) {
@@ -175,10 +191,16 @@ static enum verdict judge(const struct facts *f, const struct gc_alloc *x, bool 
     if (is_tunnel(x->type)) {
         return V_TUNNEL;
     }
+    if (x->machine.n && x->handle.n && x->ns.n) {
+        bool is_held = (x->pod.n && pod_holds(f, x, x->pod, STR(""))) ||
+                       (x->other_pod.n && pod_holds(f, x, x->other_pod, STR(""))) ||
+                       facts_ip_in_use(f, &x->ip, x->ns, x->pod);
+        return is_held ? V_KEEP : V_MACHINE;
+    }
     if (x->is_virtual || x->handle.n == 0 || x->ns.n == 0 || x->pod.n == 0 || x->node.n == 0) {
         return V_KEEP;
     }
-    if (pod_holds(f, x, k8s_node) || facts_ip_in_use(f, &x->ip, x->ns, x->pod)) {
+    if (pod_holds(f, x, x->pod, k8s_node) || facts_ip_in_use(f, &x->ip, x->ns, x->pod)) {
         return V_KEEP;
     }
     return is_node_there ? V_LEAK : V_LEAK_GONE;
@@ -248,7 +270,7 @@ static void sum_nodes(struct passing *p) {
             enum verdict v = judge_of(p, x);
             if (x->node.n) {
                 struct node_sum *n = node_of(p, x->node);
-                n->n_keep += v == V_KEEP;
+                n->n_keep += v == V_KEEP || v == V_MACHINE;
                 n->n_tunnels += v == V_TUNNEL;
                 n->n_left += v != V_IGNORED;
             } else if (host.n) {
@@ -258,8 +280,9 @@ static void sum_nodes(struct passing *p) {
     }
 }
 
-/* True when both proofs have held long and often enough. */
-static bool confirm(struct passing *p, const struct gc_alloc *x, bool is_node_gone) {
+/* True when both proofs have held long and often enough. min_ns: at the least. */
+static bool confirm(struct passing *p, const struct gc_alloc *x, bool is_node_gone,
+                    int64_t min_ns) {
     bool is_new;
     struct candidate *c = candtab_put(&p->g->cands, gc_id(x), &is_new);
     if (is_new || c->pass + 1 != p->g->pass) {
@@ -271,12 +294,43 @@ static bool confirm(struct passing *p, const struct gc_alloc *x, bool is_node_go
     if (is_node_gone && (need == 0 || need > GC_NODE_GONE_NS)) {
         need = GC_NODE_GONE_NS;
     }
+    need = need < min_ns ? min_ns : need;
     c->is_confirmed = need > 0 && c->n_seen >= 2 && p->now_ns - c->since_ns >= need;
     p->is_soon = p->is_soon || (is_node_gone && !c->is_confirmed);
     return c->is_confirmed;
 }
 
-static void judge_all(struct passing *p) {
+static uint64_t machine_id(struct str ns, struct str name) {
+    return hash_u64(hash_str(ns)) ^ hash_str(name);
+}
+
+/* Was it gone when it was last asked for, after the last pass? It is asked again for the next. */
+static bool is_machine_gone(struct passing *p, const struct gc_alloc *x, const struct gc_ops *ops,
+                            void *arg) {
+    bool is_new;
+    struct machine_rec *m = machinetab_put(&p->g->machines, machine_id(x->ns, x->machine), &is_new);
+    if (is_new) {
+        *m = (struct machine_rec){.is_known = false};
+        p->is_soon = true;
+    }
+    if (m->pass != p->g->pass) { /* else another address of the same machine, in this pass */
+        m->was_gone = m->is_known && m->is_gone;
+        m->pass = p->g->pass;
+        m->is_known = false;
+        ops->ask_machine(arg, x->ns, x->machine);
+    }
+    return m->was_gone;
+}
+
+void gc_machine(struct gc *g, struct str ns, struct str name, bool is_gone) {
+    struct machine_rec *m = machinetab_get(&g->machines, machine_id(ns, name));
+    if (m) { /* else nobody wants to know any more */
+        m->is_known = true;
+        m->is_gone = is_gone;
+    }
+}
+
+static void judge_all(struct passing *p, const struct gc_ops *ops, void *arg) {
     size_t i = 0;
     struct block_rec **b;
     while (blocktab_next(&p->g->blocks, &i, NULL, &b)) {
@@ -288,10 +342,11 @@ static void judge_all(struct passing *p) {
                 const struct node_sum *n = node_of(p, x->node);
                 is_gone = !n->is_there && n->n_keep == 0;
             }
-            bool is_leak = v == V_LEAK || is_gone;
+            bool is_machine = v == V_MACHINE && is_machine_gone(p, x, ops, arg);
+            bool is_leak = v == V_LEAK || is_gone || is_machine;
             struct handle_sum *h = handletab_put(&p->handles, x->handle, NULL);
             h->n++;
-            h->n_confirmed += is_leak && confirm(p, x, is_gone);
+            h->n_confirmed += is_leak && confirm(p, x, is_gone, is_machine ? GC_MACHINE_NS : 0);
         }
     }
 }
@@ -405,17 +460,35 @@ static void forget(struct candtab *t, uint32_t pass) {
     vec_fini(&old);
 }
 
+/* Machines that this pass has not asked for. */
+static void forget_machines(struct gc *g) {
+    VEC(uint64_t) old = {0};
+    size_t i = 0;
+    uint64_t id;
+    struct machine_rec *m;
+    while (machinetab_next(&g->machines, &i, &id, &m)) {
+        if (m->pass != g->pass) {
+            vec_push(&old, id);
+        }
+    }
+    for (i = 0; i < old.n; i++) {
+        (void)machinetab_del(&g->machines, old.p[i]);
+    }
+    vec_fini(&old);
+}
+
 bool gc_pass(struct gc *g, const struct facts *f, int64_t now_ns, int64_t grace_ns,
              const struct gc_ops *ops, void *arg) {
     struct passing p = {g, f, now_ns, grace_ns, {0}, {0}, false};
     g->pass++;
     sum_nodes(&p);
-    judge_all(&p);
+    judge_all(&p, ops, arg);
     release_handles(&p, ops, arg);
     release_nodes(&p, ops, arg);
     release_blocks(&p, ops, arg);
     forget(&g->cands, g->pass);
     forget(&g->gone_nodes, g->pass);
+    forget_machines(g);
     nodetab_fini(&p.nodes);
     handletab_fini(&p.handles);
     return p.is_soon;
@@ -441,7 +514,8 @@ size_t gc_confirmed(const struct gc *g, struct str handle, struct arena *a, stru
     for (i = 0; i < n; i++) {
         struct gc_alloc *x = &(*out)[i];
         *x = v.p[i];
-        struct str *texts[] = {&x->handle, &x->ns, &x->pod, &x->node, &x->type, &x->service};
+        struct str *texts[] = {&x->handle, &x->ns,      &x->pod,     &x->node,
+                               &x->type,   &x->service, &x->machine, &x->other_pod};
         for (size_t k = 0; k < ARRAY_LEN(texts); k++) {
             *texts[k] = arena_dup(a, *texts[k]);
         }

@@ -36,6 +36,19 @@ struct candidate {
 #define MAP_EQ(a, b) ((a) == (b))
 #include "base/map.tmpl.h"
 
+/* What was heard of a virtual machine since a pass asked for it. */
+struct machine_rec {
+    uint32_t pass;
+    bool is_known, is_gone; /* the answer */
+    bool was_gone;          /* to the pass before */
+};
+#define MAP_NAME machinetab
+#define MAP_KEY uint64_t /* hash of "NS/NAME": who releases asks once more, by name */
+#define MAP_VAL struct machine_rec
+#define MAP_HASH(k) (k)
+#define MAP_EQ(a, b) ((a) == (b))
+#include "base/map.tmpl.h"
+
 struct pool_rec {
     char *name;
     struct prefix cidr;
@@ -49,6 +62,7 @@ struct gc {
     struct blocktab blocks;
     struct candtab cands;
     struct candtab gone_nodes; /* hash of the name: how long it has had nothing left */
+    struct machinetab machines;
     uint32_t pass;
     VEC(struct pool_rec) pools;
     VEC(struct reclaimed) reclaimed;

@@ -9,6 +9,7 @@
 #include "controllers/nodes.h"
 #include "controllers/objects.h"
 #include "ipam/ipam.h"
+#include "ipam/machines.h"
 
 #include <stdlib.h>
 
@@ -22,10 +23,28 @@ struct str job_rest(struct str key) {
 
 /* ---- addresses ---- */
 
+/* The machine is there, or nobody can say that it isn't; or a pod of it is. */
+static int machine_held(struct job *j, struct store *source, const struct gc_alloc *x, bool *held) {
+    enum machine_life life = MACHINE_LIVES;
+    struct err ignored = {.code = 0}; /* it stays, then */
+    const struct str pods[] = {x->pod, x->other_pod};
+    int r = 0;
+    *held = machine_life(source, x->ns, x->machine, &life, &ignored) < 0 || life != MACHINE_GONE;
+    for (size_t i = 0; i < ARRAY_LEN(pods) && r == 0 && !*held; i++) {
+        struct stored pod = {0};
+        r = pods[i].n ? stored_get(source, K_POD, x->ns, pods[i], &j->a, &pod, &j->e) : 0;
+        *held = r == 0 && pods[i].n && pod.doc;
+    }
+    return r;
+}
+
 /* The last look, at the store itself: does the pod have the address now? */
 static int still_held(struct job *j, struct store *source, const struct gc_alloc *x, bool *held) {
     struct stored pod;
     *held = false;
+    if (x->machine.n) {
+        return machine_held(j, source, x, held);
+    }
     if (!x->pod.n) {
         return 0; /* a tunnel's */
     }
@@ -77,7 +96,8 @@ static int endpoints_use(struct job *j, struct store *target, bool *is_used) {
     struct endpoint_look l = {j, j->endpoints, j->n_endpoints, false};
     int r = 0;
     for (size_t i = 0; i < j->n_allocs && r == 0 && !j->is_own_pods; i++) {
-        if (j->allocs[i].pod.n && (i == 0 || !str_eq(j->allocs[i].ns, j->allocs[i - 1].ns))) {
+        if ((j->allocs[i].pod.n || j->allocs[i].machine.n) &&
+            (i == 0 || !str_eq(j->allocs[i].ns, j->allocs[i - 1].ns))) {
             struct store_key prefix = {
                 STR(STORE_SPACE_RESOURCES),
                 arena_printf(&j->a, "%s/%.*s/", kind_store_name(&model_kinds[K_WORKLOAD_ENDPOINT]),
@@ -183,6 +203,15 @@ static int release_node(struct job *j, struct store *source, struct store *targe
     return r;
 }
 
+/* Where there is no KubeVirt, or no right to ask, it stays unknown. */
+static int machine(struct job *j, struct store *source) {
+    struct str name = job_rest(j->key), ns = str_cut(&name, '/');
+    enum machine_life life = MACHINE_LIVES;
+    j->is_known = machine_life(source, ns, name, &life, &j->e) == 0;
+    j->is_gone = j->is_known && life == MACHINE_GONE;
+    return 0;
+}
+
 /* ---- the rest ---- */
 
 static int service(struct job *j, struct store *source, struct store *target) {
@@ -249,6 +278,9 @@ void job_run(struct job *j, struct store *source, struct store *target) {
         break;
     case JOB_GONE:
         j->result = release_node(j, source, target);
+        break;
+    case JOB_MACHINE:
+        j->result = machine(j, source);
         break;
     case JOB_CONFIG:
         j->result = config(j, target);

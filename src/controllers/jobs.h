@@ -16,6 +16,7 @@ enum job_kind {
     JOB_RELEASE = 'r',  /* "r:" handle */
     JOB_BLOCK = 'b',    /* "b:" NODE CIDR */
     JOB_GONE = 'd',     /* "d:" a node that is gone */
+    JOB_MACHINE = 'v',  /* "v:" NS/NAME: is the virtual machine gone? */
     JOB_CONFIG = 'c',   /* "c:" status of KubeControllersConfiguration */
     JOB_COMPACT = 'o',  /* "o:" old revisions of the target are forgotten */
 };
@@ -37,6 +38,7 @@ struct job {
     /* the answer */
     int result;
     size_t n_released;
+    bool is_known, is_gone; /* JOB_MACHINE */
     struct err e;
 };
 

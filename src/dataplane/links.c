@@ -393,6 +393,7 @@ void links_set(struct links *l, struct str iface, const struct prefix *nets, siz
             }
         }
         net.is_kept = false;
+        net.is_away = links_aways_get(&l->aways, net.net) != NULL;
         vec_push(&e->nets, net);
     }
     for (size_t j = 0; j < old.n; j++) {
@@ -408,6 +409,35 @@ void links_set(struct links *l, struct str iface, const struct prefix *nets, siz
     own(l, e);
     e->is_new = true;
     loop_defer_ask(l->defer);
+}
+
+bool links_is_away(const struct links *l, const struct ip46 *ip) {
+    struct prefix p = {.ip = *ip, .len = (uint8_t)ip_bits(ip)};
+    return links_aways_get(&l->aways, p) != NULL;
+}
+
+void links_away(struct links *l, const struct ip46 *ip, bool is_away) {
+    struct prefix p = {.ip = *ip, .len = (uint8_t)ip_bits(ip)};
+    size_t i = 0;
+    struct links_entry **e;
+    if (is_away == links_is_away(l, ip)) {
+        return;
+    }
+    if (is_away) {
+        *links_aways_put(&l->aways, p, NULL) = true;
+    } else {
+        (void)links_aways_del(&l->aways, p);
+    }
+    while (links_by_name_next(&l->by_name, &i, NULL, &e)) {
+        struct links_net *n = links_find_net(*e, &p);
+        if (n) {
+            n->is_away = is_away;
+            n->had_route = n->had_route && !is_away; /* another's route may be there by now */
+            (*e)->is_new = true;
+            (*e)->was_right = false; /* nobody else's doing */
+            loop_defer_ask(l->defer);
+        }
+    }
 }
 
 static void drop(struct links *l, struct links_entry *e) {
@@ -514,6 +544,7 @@ void links_free(struct links *l) {
     links_by_name_fini(&l->by_name);
     links_by_index_fini(&l->by_index);
     links_owners_fini(&l->owners);
+    links_aways_fini(&l->aways);
     vec_fini(&l->touched);
     loop_timer_free(l->timer);
     loop_defer_free(l->defer);

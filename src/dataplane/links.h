@@ -37,6 +37,12 @@ void links_unset(struct links *l, struct str iface);
 /* No longer ours, and about to be deleted: nothing is written. */
 void links_forget(struct links *l, struct str iface);
 
+/* An address that is in use elsewhere, though a pod here has it, too: a virtual machine that is
+ * about to come, or has left. It is not routed to its pod, whichever interface that is, until
+ * is_away is false again. */
+void links_away(struct links *l, const struct ip46 *ip, bool is_away);
+bool links_is_away(const struct links *l, const struct ip46 *ip);
+
 /* Makes one interface so, now. ERR_NOT_FOUND: it is not there yet. ERR_EXISTS: an address is routed
  * to an interface of somebody else; the rest is done. */
 MG_NODISCARD int links_apply(struct links *l, struct str iface, struct err *e);

@@ -12,7 +12,7 @@ enum links_wrong {
     WRONG_SETTING = 4,
     WRONG_ROUTE = 8,
     WRONG_NEIGH = 16,
-    WRONG_STALE = 32, /* a route of ours for an address that the pod no longer has */
+    WRONG_STALE = 32, /* a route of ours for an address that the pod no longer has, or not here */
 };
 
 struct links_net {
@@ -20,6 +20,7 @@ struct links_net {
     bool has_route, has_neigh; /* as seen */
     bool had_route;            /* it was ours once: whoever took it gets no further */
     bool is_kept;
+    bool is_away; /* in use elsewhere: no route of ours */
 };
 typedef VEC(struct links_net) links_nets;
 
@@ -63,6 +64,14 @@ struct links_entry {
 #define MAP_EQ(a, b) prefix_eq(&(a), &(b))
 #include "base/map.tmpl.h"
 
+/* Addresses in use elsewhere. */
+#define MAP_NAME links_aways
+#define MAP_KEY struct prefix
+#define MAP_VAL bool
+#define MAP_HASH(k) (ip_hash(&(k).ip) ^ (k).len)
+#define MAP_EQ(a, b) prefix_eq(&(a), &(b))
+#include "base/map.tmpl.h"
+
 struct links {
     struct nl *nl;
     struct nl_monitor *monitor;
@@ -74,6 +83,7 @@ struct links {
     struct links_by_name by_name;
     struct links_by_index by_index;
     struct links_owners owners;
+    struct links_aways aways;
     VEC(struct links_entry *) touched;
     bool wants_sync, has_synced, is_timing;
     struct links_stats stats; /* the counters */

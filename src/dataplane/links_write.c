@@ -68,7 +68,8 @@ unsigned links_wrongs(struct links *l, struct links_entry *e) {
     for (size_t i = 0; i < e->nets.n; i++) {
         const struct links_net *n = &e->nets.p[i];
         struct links_entry **owner = links_owners_get(&l->owners, n->net);
-        w |= n->has_route || !owner || *owner != e ? 0 : WRONG_ROUTE;
+        w |= n->has_route || n->is_away || !owner || *owner != e ? 0 : WRONG_ROUTE;
+        w |= n->has_route && n->is_away ? WRONG_STALE : 0;
         w |= n->has_neigh || !e->has_pod_mac || !links_is_whole(&n->net) ? 0 : WRONG_NEIGH;
     }
     w |= e->stale.n ? WRONG_STALE : 0;
@@ -275,7 +276,12 @@ static int write_all(struct links *l, struct links_entry *e, unsigned w, struct 
     for (size_t i = 0; i < e->nets.n; i++) {
         struct links_net *n = &e->nets.p[i];
         struct links_entry **owner = links_owners_get(&l->owners, n->net);
-        if (!n->has_route && owner && *owner == e) {
+        if (n->has_route && n->is_away) {
+            struct route gone = {.dst = n->net, .oif = e->link.index};
+            (void)route_del(l->nl, &gone);
+            vec_push(&jobs, (struct job){JOB_STALE, SIZE_MAX});
+            n->has_route = n->had_route = false;
+        } else if (!n->has_route && !n->is_away && owner && *owner == e) {
             struct route want = our_route(l, e, &n->net);
             (void)route_add(l->nl, &want, NLM_F_CREATE | NLM_F_EXCL);
             vec_push(&jobs, (struct job){JOB_ROUTE, i});

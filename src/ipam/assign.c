@@ -62,14 +62,14 @@ static size_t take_free(struct assigning *x, struct block *b, struct arena *a) {
 /* The handle counts first: a crash in between leaves a count too many, which a release repairs,
  * never an address that no handle knows. */
 static int write_taken(struct assigning *x, struct stored_block *s, size_t n, struct arena *a) {
-    int r = n ? ipam_handle_add(x->m, x->handle, &s->b->cidr, (int64_t)n, x->e) : 0;
+    int r = n ? ipam_handle_add(x->m, x->handle, &s->b->cidr, (int64_t)n, x->o->max_held, x->e) : 0;
     if (r < 0) {
         return r;
     }
     r = ipam_put_block(x->m, s, a, x->e);
     if (n && ipam_is_unwritten(r)) {
         struct err ignored; /* the first error counts; a count too many does no harm */
-        (void)!ipam_handle_add(x->m, x->handle, &s->b->cidr, -(int64_t)n, &ignored);
+        (void)!ipam_handle_add(x->m, x->handle, &s->b->cidr, -(int64_t)n, 0, &ignored);
     }
     x->n += r == 0 ? n : 0;
     return r;

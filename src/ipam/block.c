@@ -252,6 +252,11 @@ static void unset_attr(struct block *b, uint32_t ordinal) {
     }
 }
 
+void block_set_attr(struct block *b, uint32_t ordinal, struct jnode *attr) {
+    unset_attr(b, ordinal);
+    set_attr(b, ordinal, attr);
+}
+
 void block_give(struct block *b, uint32_t ordinal) {
     unset_attr(b, ordinal);
     b->sequence_of[ordinal] = 0;

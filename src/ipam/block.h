@@ -30,6 +30,8 @@ void block_write(const struct block *b, struct buf *out);
 struct str block_handle_of(const struct block *b, uint32_t ordinal);
 /* A text of the owner's attributes ("pod"); empty without. */
 struct str block_attr_of(const struct block *b, uint32_t ordinal, const char *key);
+/* Other attributes for an address that stays allocated. */
+void block_set_attr(struct block *b, uint32_t ordinal, struct jnode *attr);
 /* attr: {"handle_id", "secondary"}; equal ones are shared. */
 void block_take(struct block *b, uint32_t ordinal, struct jnode *attr);
 /* Back to the tail of the queue. */

@@ -28,7 +28,7 @@ static int release_once(struct ipam *m, const struct prefix *cidr, const struct 
     }
     r = handles.n ? ipam_put_block(m, &s, a, e) : 0;
     for (size_t i = 0; i < handles.n && r == 0; i++) {
-        r = ipam_handle_add(m, handles.p[i], cidr, -1, e);
+        r = ipam_handle_add(m, handles.p[i], cidr, -1, 0, e);
         (*n_freed)++;
     }
     vec_fini(&handles);

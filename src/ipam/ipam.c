@@ -169,8 +169,19 @@ int ipam_get_handle(struct ipam *m, struct str handle, struct arena *a, struct s
     return r < 0 ? r : json_parse(it->value, &json_limits_default, a, doc, e);
 }
 
+/* What a handle counts in blocks of a family. */
+static int64_t held_of(const struct jnode *blocks, uint8_t family) {
+    int64_t n = 0;
+    jnode_each (it, blocks) {
+        struct prefix p;
+        bool is_count = it->type == J_INT && it->i > 0 && it->i <= BLOCK_MAX_SIZE;
+        n += is_count && prefix_parse(it->key, &p) == 0 && p.ip.family == family ? it->i : 0;
+    }
+    return n;
+}
+
 static int handle_once(struct ipam *m, struct str handle, const struct prefix *cidr, int64_t n,
-                       struct arena *a, struct err *e) {
+                       unsigned max, struct arena *a, struct err *e) {
     struct store_item it;
     struct jnode *doc;
     int r = ipam_get_handle(m, handle, a, &it, &doc, e);
@@ -180,6 +191,10 @@ static int handle_once(struct ipam *m, struct str handle, const struct prefix *c
     struct store_key key = ipam_handle_key(handle, a);
     doc = doc ? doc : jnode_new(a, J_MAP);
     struct jnode *blocks = handle_blocks(doc, a);
+    if (max && held_of(blocks, cidr->ip.family) + n > max) {
+        return err_set(e, ERR_DENIED, "handle %.*s may hold %u IPv%u addresses and has them",
+                       STR_FMT(handle), max, cidr->ip.family);
+    }
     char text[IP_TEXT_MAX];
     struct str k = arena_dup(a, str_c(prefix_text(cidr, text)));
     const struct jnode *old = jnode_get(blocks, k);
@@ -200,14 +215,14 @@ static int handle_once(struct ipam *m, struct str handle, const struct prefix *c
 }
 
 int ipam_handle_add(struct ipam *m, struct str handle, const struct prefix *cidr, int64_t n,
-                    struct err *e) {
+                    unsigned max, struct err *e) {
     if (!handle.n) {
         return 0;
     }
     int r = 0;
     for (int i = 0; i < IPAM_RETRIES; i++) {
         struct arena a = {0};
-        r = handle_once(m, handle, cidr, n, &a, e);
+        r = handle_once(m, handle, cidr, n, max, &a, e);
         arena_fini(&a);
         if (!ipam_is_race(r)) {
             break;
@@ -279,7 +294,7 @@ static int release_once(struct ipam *m, const struct prefix *cidr, const struct 
     }
     r = ipam_put_block(m, &s, a, e);
     for (size_t k = 0; k < n_handles && r == 0; k++) {
-        r = ipam_handle_add(m, freed[k].handle, cidr, -freed[k].n, e);
+        r = ipam_handle_add(m, freed[k].handle, cidr, -freed[k].n, 0, e);
     }
     if (r == 0) {
         for (size_t i = 0; i < n && q->out && *q->n_out < q->max; i++) {

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "base/ip.h"
+#include "base/jtree.h"
 #include "store/store.h"
 
 struct ipam;
@@ -28,6 +29,7 @@ struct ipam_options {
     bool strict_affinity; /* never take from another node's block */
     bool no_new_blocks;   /* autoAllocateBlocks false */
     unsigned max_blocks;  /* a node may own; 0: 20 */
+    unsigned max_held;    /* addresses of a family that the handle may hold; 0: any number */
 };
 
 /* What is noted with an address: pod, namespace, node, timestamp, … */
@@ -86,14 +88,35 @@ MG_NODISCARD int ipam_release_by_handle(struct ipam *m, struct str handle, struc
 MG_NODISCARD int ipam_ips_by_handle(struct ipam *m, struct str handle, struct ip46 *out, size_t max,
                                     size_t *n_out, struct err *e);
 
-/* ---- collecting what is left over (collect.c) ---- */
+/* ---- owners of a virtual machine's addresses (owners.c) ---- */
 
 /* One allocation, and no other that the address may have had or got since. */
 struct ipam_exact {
     struct ip46 ip;
     struct str handle;
-    int64_t sequence; /* the block's number when it was assigned */
+    int64_t sequence; /* the block's number when it was assigned, or its owner set */
 };
+
+/* All that the handle holds gets these attributes, as its active owner's or as the alternate's; the
+ * addresses are told. ERR_NOT_FOUND: it holds none. */
+MG_NODISCARD int ipam_owner_set(struct ipam *m, struct str handle, bool is_alternate,
+                                const struct ipam_attr *attrs, size_t n_attrs, struct ip46 *out,
+                                size_t max, size_t *n_out, struct err *e);
+/* Takes away what a pod is noted as, active or alternate. *is_owned: somebody is left. held: the
+ * handle's allocations as they are now, for ipam_release_exact: an owner that is set later keeps
+ * them. ERR_NOT_FOUND: it holds none. */
+MG_NODISCARD int ipam_owner_clear(struct ipam *m, struct str handle, struct str ns, struct str pod,
+                                  bool *is_owned, struct ipam_exact *held, size_t max,
+                                  size_t *n_held, struct arena *a, struct err *e);
+/* The pod, alternate owner till now, becomes the active one, and that one the alternate. Done
+ * already is fine. ERR_INVALID: it is neither; ERR_NOT_FOUND: the handle holds no address. */
+MG_NODISCARD int ipam_owner_promote(struct ipam *m, struct str handle, struct str ns,
+                                    struct str pod, struct err *e);
+/* Is the pod an owner by these attributes of an allocation? */
+bool ipam_is_owner(const struct jnode *attr, struct str ns, struct str pod);
+
+/* ---- collecting what is left over (collect.c) ---- */
+
 /* Gives back those of the allocations that are still the same. */
 MG_NODISCARD int ipam_release_exact(struct ipam *m, const struct ipam_exact *v, size_t n,
                                     size_t *n_released, struct err *e);

@@ -61,9 +61,10 @@ MG_NODISCARD int ipam_put_block(struct ipam *m, struct stored_block *s, struct a
 void ipam_give(const struct ipam *m, struct block *b, uint32_t ordinal, struct arena *a);
 /* Frees those that have rested long enough. */
 void ipam_wake(const struct ipam *m, struct block *b);
-/* Adds n (may be negative) to the handle's count for the block. */
+/* Adds n (may be negative) to the handle's count for the block. max: of all its blocks of that
+ * family together, or ERR_DENIED; 0: any. */
 MG_NODISCARD int ipam_handle_add(struct ipam *m, struct str handle, const struct prefix *cidr,
-                                 int64_t n, struct err *e);
+                                 int64_t n, unsigned max, struct err *e);
 /* The block of the store that holds an address, whatever its pool's block size is or was.
  * ERR_NOT_FOUND. */
 MG_NODISCARD int ipam_block_of(struct ipam *m, const struct ip46 *ip, struct prefix *out,

@@ -6,6 +6,7 @@
 #include "dataplane/overlay.h"
 #include "ipam/block.h"
 #include "model/pool.h"
+#include "node/aways.h"
 #include "node/selfnode.h"
 
 #include <stdio.h>
@@ -19,6 +20,7 @@ struct network {
     struct network_config c;
     struct paths *paths;
     struct overlay *overlay;
+    struct aways *aways;
     struct selfnode *self;
     struct syncer *blocks;
     struct loop_defer *defer;
@@ -59,6 +61,7 @@ static void take_block(struct network *n, struct str key, struct str text) {
     }
     p.borrowed = v;
     paths_block(n->paths, &b->cidr, &p);
+    aways_block(n->aways, &b->cidr, b);
     arena_fini(&a);
 }
 
@@ -89,6 +92,7 @@ static void on_block(void *arg, const struct store_item *it) {
         take_block(n, it->key, it->value);
     } else if (cidr_of(it->key, &cidr)) {
         paths_block(n->paths, &cidr, NULL);
+        aways_block(n->aways, &cidr, NULL);
     }
 }
 
@@ -241,6 +245,7 @@ static void flush(void *arg) {
             LOG_W("network", "not_applied", "error=%s", log_quote(str_c(e.msg)));
         }
     }
+    aways_flush(n->aways); /* a machine that came: its route to another node has gone by now */
 }
 
 void network_flush(struct network *n, bool is_whole) {
@@ -308,6 +313,7 @@ struct network *network_new(struct loop *l, const struct network_config *c, stru
     n->c = *c;
     n->defer = loop_defer_new(l, flush, n);
     n->paths = paths_new(c->node, network_has_bgp(), &path_ops, n);
+    n->aways = aways_new(c->links, c->node);
     n->overlay = overlay_new(l, network_has_bgp(), e);
     n->self = n->overlay
                   ? selfnode_new(l, c->worker, c->ipam, c->node, c->is_kubernetes, &self_ops, n, e)
@@ -326,6 +332,7 @@ void network_free(struct network *n) {
         syncer_free(n->blocks);
         selfnode_free(n->self);
         overlay_free(n->overlay);
+        aways_free(n->aways);
         paths_free(n->paths);
         loop_defer_free(n->defer);
         free(n);

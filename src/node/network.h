@@ -17,6 +17,7 @@ struct network_config {
     struct store *store; /* followed */
     struct store_worker *worker;
     struct ipam *ipam;
+    struct links *links;
     struct str node;
     bool is_kubernetes;
     const struct settings *settings; /* read when network_settings is called, and at first */

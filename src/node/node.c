@@ -163,6 +163,7 @@ static int open_parts(struct node *n, struct err *e) {
         struct network_config nc = {.store = n->store,
                                     .worker = n->worker,
                                     .ipam = n->ipam,
+                                    .links = n->links,
                                     .node = str_c(n->name),
                                     .is_kubernetes =
                                         strncmp(n->o.datastore, "kubernetes:", 11) == 0,

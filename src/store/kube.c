@@ -239,3 +239,20 @@ int kube_config_map(struct store *st, const char *ns, const char *name, const ch
     *out = jnode_str(n);
     return 0;
 }
+
+int kube_resource_get(struct store *st, const struct kube_resource *k, struct str ns,
+                      struct str name, struct arena *a, struct jnode **out, bool *unknown_kind,
+                      struct err *e) {
+    const struct kube_rest rest = {.group = k->group,
+                                   .version = k->version,
+                                   .plural = k->plural,
+                                   .kind = k->kind,
+                                   .is_namespaced = true};
+    if (!kube_is(st)) {
+        return err_set(e, ERR_INVALID, "the datastore is not the Kubernetes API");
+    }
+    struct kube_subject sub = {name.p ? "get" : "list", &rest, NULL, ns, name};
+    return kube_object((struct kube_store *)st, &sub, "GET",
+                       kube_path(&rest, false, ns, name, NULL, a), NULL, NULL, a, out, unknown_kind,
+                       e);
+}

@@ -5,6 +5,7 @@
  * tells a WorkloadEndpoint for each Pod of that node. */
 #pragma once
 
+#include "base/jtree.h"
 #include "store/store.h"
 
 /* Annotations at a core Node that Calico's Node is read from (calico/node writes them). */
@@ -45,3 +46,13 @@ MG_NODISCARD int kube_node_network(struct store *s, struct str node, bool is_up,
 /* data[key] of a ConfigMap. ERR_NOT_FOUND: no such map or key; ERR_DENIED: no right to read it. */
 MG_NODISCARD int kube_config_map(struct store *s, const char *ns, const char *name, const char *key,
                                  struct arena *a, struct str *out, struct err *e);
+
+/* A kind of namespaced objects that are no items of the store: read when they are needed. */
+struct kube_resource {
+    const char *group, *version, *plural, *kind;
+};
+/* One object, or with name STR_NULL the list of a namespace's. ERR_NOT_FOUND: no such object, or no
+ * such kind (*unknown_kind, may be NULL); ERR_DENIED: no right to read it. */
+MG_NODISCARD int kube_resource_get(struct store *s, const struct kube_resource *k, struct str ns,
+                                   struct str name, struct arena *a, struct jnode **out,
+                                   bool *unknown_kind, struct err *e);

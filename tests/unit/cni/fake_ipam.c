@@ -117,3 +117,14 @@ int cni_ipam_ready(struct cni_server *s MG_UNUSED, struct err *e MG_UNUSED) {
 
 void cni_pools_forget(struct cni_server *s MG_UNUSED) {
 }
+
+int cni_ipam_reuse(struct cni_server *s MG_UNUSED, const struct cni_ipam_want *w MG_UNUSED,
+                   bool is_alternate MG_UNUSED, struct prefix *out MG_UNUSED, size_t max MG_UNUSED,
+                   size_t *n MG_UNUSED, struct err *e MG_UNUSED) {
+    return ERR_NOT_FOUND;
+}
+
+int cni_ipam_persists(struct cni_server *s MG_UNUSED, bool *out, struct err *e MG_UNUSED) {
+    *out = true;
+    return 0;
+}

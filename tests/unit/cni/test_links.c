@@ -8,6 +8,7 @@
 #include "netlink/netns.h"
 
 #include <fcntl.h>
+#include <net/if.h>
 #include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -301,6 +302,61 @@ static void t_change__addresses_and_unset(void **state MG_UNUSED) {
     links_free(l);
 }
 
+static int see_other(void *arg, const struct route *r) {
+    struct have *h = arg;
+    h->n_others += r->oif == h->index && prefix_eq(&r->dst, &nets[0]);
+    return 0;
+}
+
+static size_t n_routes(const char *name) {
+    struct link k;
+    OK(link_get(nl, name, &k, &e));
+    struct have h = {.index = k.index};
+    OK(route_dump(nl, &(struct route_filter){0}, see_route, &h, &e));
+    return h.n_routes;
+}
+
+static void t_away__not_routed_to_the_pod(void **state MG_UNUSED) {
+    struct links *l = start();
+    make("cali1", "eth0");
+    links_away(l, &nets[0].ip, true); /* known before the pod is */
+    links_set(l, STR("cali1"), nets, 2, pod_mac);
+    OK(links_apply(l, STR("cali1"), &e));
+    turn();
+    assert_int_equal(n_routes("cali1"), 1);
+    for (int i = 0; i < 3; i++) { /* it comes, and goes again */
+        links_away(l, &nets[0].ip, false);
+        links_away(l, &nets[1].ip, false);
+        turn();
+        check_right("cali1");
+        links_away(l, &nets[0].ip, true);
+        links_away(l, &nets[1].ip, i == 1);
+        turn();
+        assert_int_equal(n_routes("cali1"), i == 1 ? 0 : 1);
+    }
+    /* Somebody else's route to it is not touched, and no fight is begun. */
+    make("other", "o0");
+    (void)link_change(nl, &(struct link_change){
+                              .index = (int)if_nametoindex("other"), .set_up = true, .up = true});
+    OK(nl_commit(nl, &e));
+    links_away(l, &nets[0].ip, false);
+    turn();
+    struct route theirs = {.dst = nets[0],
+                           .oif = (int)if_nametoindex("other"),
+                           .protocol = 80,
+                           .scope = RT_SCOPE_LINK};
+    (void)route_add(nl, &theirs, NLM_F_CREATE | NLM_F_REPLACE);
+    links_away(l, &nets[0].ip, true);
+    OK(nl_commit(nl, &e));
+    turn();
+    assert_int_equal(stats(l).fights, 0);
+    assert_int_equal(stats(l).repairs, 0);
+    struct have h = {.index = (int)if_nametoindex("other")};
+    OK(route_dump(nl, &(struct route_filter){0}, see_other, &h, &e));
+    assert_int_equal(h.n_others, 1);
+    links_free(l);
+}
+
 static void t_start__removes_what_is_stale(void **state MG_UNUSED) {
     struct links *l = start();
     struct prefix three[] = {nets[0], nets[1], pfx("10.7.0.77")};
@@ -399,6 +455,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(t_drift__is_repaired, setup, teardown),
         cmocka_unit_test_setup_teardown(t_fight__is_slowed_down, setup, teardown),
         cmocka_unit_test_setup_teardown(t_change__addresses_and_unset, setup, teardown),
+        cmocka_unit_test_setup_teardown(t_away__not_routed_to_the_pod, setup, teardown),
         cmocka_unit_test_setup_teardown(t_start__removes_what_is_stale, setup, teardown),
         cmocka_unit_test_setup_teardown(t_taken_address__only_from_pods, setup, teardown),
         cmocka_unit_test_setup_teardown(t_many__one_reading, setup, teardown),

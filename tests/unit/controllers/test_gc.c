@@ -37,7 +37,12 @@ static void on_block(void *arg, struct str node, const struct prefix *cidr) {
 static void on_node(void *arg, struct str node) {
     ask(arg, JOB_GONE, node);
 }
-static const struct gc_ops ops = {on_handle, on_block, on_node};
+static void on_machine(void *arg, struct str ns, struct str name) {
+    struct arena a = {0};
+    ask(arg, JOB_MACHINE, arena_printf(&a, "%.*s/%.*s", STR_FMT(ns), STR_FMT(name)));
+    arena_fini(&a);
+}
+static const struct gc_ops ops = {on_handle, on_block, on_node, on_machine};
 
 static void forget_asked(struct world *w) {
     for (size_t i = 0; i < w->asked.n; i++) {
@@ -373,6 +378,109 @@ static void t_gc__unknown_owner_windows_machine__never(void **state) {
     }
     assert_true(is_assigned(w, "byhand", &ip[0]) && is_assigned(w, "vm", &ip[2]) &&
                 is_assigned(w, "windows-reserved-ipam-handle", &ip[1]));
+    world_free(w);
+}
+
+static bool was_asked(const struct world *w, const char *key) {
+    for (size_t i = 0; i < w->asked.n; i++) {
+        if (strcmp(w->asked.p[i], key) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* One pass; the API's answer to it, if it asks, comes before the next. */
+enum answer { LIVES, GONE, NO_ANSWER };
+static bool passes(struct world *w, int64_t now, int64_t grace, enum answer answer) {
+    forget_asked(w);
+    (void)gc_pass(w->gc, w->facts, now, grace, &ops, w);
+    if (answer != NO_ANSWER) {
+        gc_machine(w->gc, STR("n"), STR("x"), answer == GONE);
+    }
+    return was_asked(w, "r:net.vmi.n.x");
+}
+
+static void t_gc__machine__kept_while_it_lives_and_five_minutes_longer(void **state) {
+    struct world *w = world_new(state);
+    struct ip46 ip;
+    struct err e;
+    struct ipam *m = ipam_new(w->lab->target, STR("n1"));
+    struct ipam_options o = {.pools = pool(), .n_pools = 1};
+    struct ipam_attr owner[] = {{STR("node"), STR("n1")},
+                                {STR("pod"), STR("virt-launcher-x-aaaaa")},
+                                {STR("namespace"), STR("n")},
+                                {STR("vmi-name"), STR("x")}};
+    bool is_owned;
+    struct ipam_exact held[1];
+    size_t n;
+    struct arena a = {0};
+    lab_put(w->lab->target, K_NODE_K8S, "", "n1", "{}");
+    assert_int_equal(ipam_assign_auto(m, &o, IP_V4, 1, STR("net.vmi.n.x"), owner, 4, &ip, &e), 0);
+    put_pod(w, "virt-launcher-x-aaaaa", "n1", &ip);
+    learn_all(w);
+    /* its pod has it: nothing to ask */
+    for (int i = 0; i < 3; i++) {
+        assert_false(passes(w, i * 10 * GRACE, GRACE, GONE));
+        assert_false(was_asked(w, "v:n/x"));
+    }
+    /* stopped: without an owner it is known by its handle; nobody answers, or it lives */
+    lab_del(w->lab->target, K_POD, "n", "virt-launcher-x-aaaaa");
+    assert_int_equal(ipam_owner_clear(m, STR("net.vmi.n.x"), STR("n"), STR("virt-launcher-x-aaaaa"),
+                                      &is_owned, held, 1, &n, &a, &e),
+                     0);
+    learn_all(w);
+    for (int i = 0; i < 5; i++) {
+        assert_false(passes(w, i * 10 * GRACE, GRACE, i < 2 ? NO_ANSWER : LIVES));
+        assert_true(was_asked(w, "v:n/x"));
+    }
+    /* gone: from the first pass that knows it, the grace and five minutes at the least */
+    static const int64_t graces[] = {GRACE, 10 * S, 0};
+    for (size_t i = 0; i < ARRAY_LEN(graces); i++) {
+        int64_t need = graces[i] > 300 * S ? graces[i] : 300 * S;
+        learn_all(w);
+        assert_false(passes(w, 0, graces[i], GONE));
+        assert_false(passes(w, 5 * S, graces[i], GONE));
+        assert_false(passes(w, 5 * S + need - 1, graces[i], GONE));
+        assert_true(passes(w, 5 * S + need, graces[i], GONE));
+        /* made anew: asked from the beginning */
+        assert_true(passes(w, 6 * S + need, graces[i], LIVES));
+        assert_false(passes(w, 7 * S + need, graces[i], GONE));
+        assert_false(passes(w, 8 * S + need, graces[i], GONE));
+    }
+    /* its node gone, too: no shorter */
+    lab_del(w->lab->target, K_NODE_K8S, "", "n1");
+    learn_all(w);
+    assert_false(passes(w, 0, GRACE, GONE));
+    assert_false(passes(w, 5 * S, GRACE, GONE));
+    assert_false(passes(w, 5 * S + 299 * S, GRACE, GONE));
+    /* somebody has the address after all */
+    put_pod(w, "odd", "n1", &ip);
+    learn_all(w);
+    for (int i = 0; i < 4; i++) {
+        assert_false(passes(w, i * 10 * GRACE, GRACE, GONE));
+    }
+    ipam_free(m);
+    arena_fini(&a);
+    world_free(w);
+}
+
+/* The last look asks the API itself, and where that can't be asked nothing is released. */
+static void t_gc__machine__not_released_unasked(void **state) {
+    struct world *w = world_new(state);
+    struct ip46 ip;
+    assign(w, "n1", "net.vmi.n.x", "n", "virt-launcher-x-aaaaa", NULL, &ip);
+    struct gc_alloc x = {.ip = ip,
+                         .handle = STR("net.vmi.n.x"),
+                         .ns = STR("n"),
+                         .machine = STR("x"),
+                         .node = STR("n1")};
+    struct job j = {.key = STR("r:net.vmi.n.x"), .allocs = &x, .n_allocs = 1};
+    job_run(&j, w->lab->target, w->lab->target);
+    assert_int_equal(j.result, 0);
+    assert_int_equal(j.n_released, 0);
+    assert_true(is_assigned(w, "net.vmi.n.x", &ip));
+    arena_fini(&j.a);
     world_free(w);
 }
 
@@ -727,6 +835,8 @@ int main(void) {
         CASE(t_gc__two_addresses_of_a_handle__together_or_not_at_all),
         CASE(t_gc__node_gone__all_of_it_soon_tunnels_last),
         CASE(t_gc__unknown_owner_windows_machine__never),
+        CASE(t_gc__machine__kept_while_it_lives_and_five_minutes_longer),
+        CASE(t_gc__machine__not_released_unasked),
         CASE(t_gc__empty_blocks__all_but_the_last_given_up),
         CASE(t_gc__any_interleaving__never_frees_what_is_used),
     };
