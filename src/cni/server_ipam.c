@@ -147,6 +147,10 @@ static void work_program(struct cni_request *r) {
         return;
     case CNI_CMD_DEL:
         k = cni_ipam_release(r->s, r->pod.handle, &e);
+        if (k == 0) {
+            struct str old = cni_old_handle(r, &r->arena);
+            k = old.n ? cni_ipam_release(r->s, old, &e) : 0;
+        }
         break;
     case CNI_CMD_CHECK:
         k = cni_ipam_held(r->s, r->pod.handle, held, CNI_MAX_IPS, &n, &e);

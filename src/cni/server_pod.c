@@ -132,6 +132,30 @@ struct str cni_handle(struct arena *a, struct str network, struct str container,
                               STR_FMT(ifname));
 }
 
+struct str cni_old_handle(const struct cni_request *r, struct arena *a) {
+    /* Container ids and names of pods may be chosen by others: what reads like a handle of today,
+     * or of something that is no pod, is not taken for an old one. */
+    static const char *const others[] = {"ipip-tunnel-addr-",
+                                         "vxlan-tunnel-addr-",
+                                         "vxlan-v6-tunnel-addr-",
+                                         "wireguard-tunnel-addr-",
+                                         "wireguard-v6-tunnel-addr-",
+                                         "windows-reserved-ipam-handle",
+                                         "lb-"};
+    struct str id = r->strings[WIRE_CONTAINERID];
+    if (r->args.ns.n && r->args.pod.n) {
+        return str_eq(r->args.ns, r->conf.name)
+                   ? STR("")
+                   : arena_printf(a, "%.*s.%.*s", STR_FMT(r->args.ns), STR_FMT(r->args.pod));
+    }
+    for (size_t i = 0; i < ARRAY_LEN(others); i++) {
+        if (str_starts(id, str_c(others[i]))) {
+            return STR("");
+        }
+    }
+    return str_find(id, '.', 0) >= 0 ? STR("") : arena_dup(a, id);
+}
+
 int cni_find_kube(struct cni_request *r) {
     struct cni_server *s = r->s;
     struct str path = r->conf.kubeconfig;
