@@ -198,7 +198,8 @@ static int open_parts(struct node *n, struct err *e) {
         }
     }
     n->rpc = store_server_new(n->loop, n->store, n->worker, &rpc_hooks, n);
-    return 0;
+    bool is_kube = strncmp(n->o.datastore, "kubernetes:", 11) == 0;
+    return is_kube ? cnitoken_new(n->loop, n->worker, &n->cnitoken, e) : 0;
 }
 
 static int start(struct node *n, struct err *e) {
@@ -351,6 +352,7 @@ void node_free(struct node *n) {
     loop_timer_free(n->init_timer);
     loop_timer_free(n->end_timer);
     store_worker_free(n->worker); /* before all that its jobs look at */
+    cnitoken_free(n->cnitoken);
     if (n->cni) {
         mtu_watch_free(n->mtu);
         cni_server_free(n->cni);
