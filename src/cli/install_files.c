@@ -244,7 +244,7 @@ static void put_ours(struct install *in, const struct install_place *p, bool has
     }
     buf_printf(b,
                ",\n      \"ipam\": {\"type\": \"margay-ipam\"},\n      \"capabilities\": "
-               "{%s\"bandwidth\": true, \"ips\": true}\n    }",
+               "{%s\"bandwidth\": true, \"ips\": true, \"mac\": true}\n    }",
                is_own ? "\"portMappings\": true, " : "");
     if (!is_own) {
         buf_puts(b, ",\n    {\"type\": \"portmap\", \"capabilities\": {\"portMappings\": true}}");

@@ -210,6 +210,17 @@ static int read_device(struct cni_conf *c, struct cni_fail *f) {
                : bad(f, "dataplane_options.type", "\"linux\": there is no other dataplane");
 }
 
+/* Capability "mac", or the same as an argument. */
+static int read_mac(struct cni_conf *c, struct cni_fail *f) {
+    struct str other;
+    if (read_str(jnode_getc(c->doc, "runtimeConfig"), "mac", &c->mac, f) < 0 ||
+        read_str(jnode_path(c->doc, "args.cni"), "mac", &other, f) < 0) {
+        return -1;
+    }
+    c->mac = c->mac.n ? c->mac : other;
+    return 0;
+}
+
 /* Calico's plugin takes the name from there; ours is the agent's. */
 static int read_node(struct cni_conf *c, struct cni_fail *f) {
     struct str old;
@@ -288,6 +299,7 @@ int cni_conf_read(struct str text, struct arena *a, struct cni_conf *out, struct
         read_labels(jnode_getc(c.doc, "labels"), a, &c.labels, f) < 0 || read_ipam(&c, a, f) < 0 ||
         cni_ips_read(jnode_path(c.doc, "runtimeConfig.ips"), "runtimeConfig.ips", c.ips, &c.n_ips,
                      f) < 0 ||
+        read_mac(&c, f) < 0 ||
         cni_ips_read(jnode_path(c.doc, "args.cni.ips"), "args.cni.ips", c.ips, &c.n_ips, f) < 0) {
         return -1;
     }
@@ -305,7 +317,7 @@ int cni_conf_read(struct str text, struct arena *a, struct cni_conf *out, struct
         return bad(f, "mtu", "0 or at least 68");
     }
     c.mtu = (uint32_t)mtu;
-    c.n_queues = queues > 1 ? (uint32_t)queues : 0;
+    c.n_queues = queues > 1 ? (uint32_t)queues : 1; /* the kernel's default is one a CPU */
     c.policy_timeout_ms = timeout ? timeout * 1000 : POLICY_TIMEOUT_MS_DEFAULT;
     c.prev_result = jnode_getc(c.doc, "prevResult");
     if (c.prev_result && c.prev_result->type != J_MAP) {
@@ -368,6 +380,7 @@ int cni_args_read(struct str text, struct arena *a, struct cni_args *out, struct
                  {"K8S_POD_UID", &r.uid},
                  {"K8S_POD_INFRA_CONTAINER_ID", &r.infra_container},
                  {"IP", &r.ip},
+                 {"MAC", &r.mac},
                  {"MARGAY_LABELS", &labels}};
     while (text.p && text.n) {
         struct str value = str_cut(&text, ';');

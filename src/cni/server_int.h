@@ -60,6 +60,7 @@ struct cni_conf {
     struct str_list pools_v4, pools_v6;
     struct prefix ips[CNI_MAX_IPS]; /* asked for by runtimeConfig.ips, args.cni.ips */
     size_t n_ips;
+    struct str mac; /* runtimeConfig.mac, args.cni.mac; empty: none */
     uint32_t mtu, n_queues;
     bool needs_mtu;    /* require_mtu_file: no interface with the kernel's default */
     bool wants_netkit; /* device_type */
@@ -80,7 +81,7 @@ MG_NODISCARD int cni_conf_read(struct str text, struct arena *a, struct cni_conf
 
 /* CNI_ARGS; absent ones are STR_NULL. */
 struct cni_args {
-    struct str ns, pod, uid, infra_container, ip;
+    struct str ns, pod, uid, infra_container, ip, mac;
     struct str_map labels;
 };
 MG_NODISCARD int cni_args_read(struct str text, struct arena *a, struct cni_args *out,

@@ -5,6 +5,7 @@
 
 #define POOLS_KEY_V4 "cni.projectcalico.org/ipv4pools"
 #define POOLS_KEY_V6 "cni.projectcalico.org/ipv6pools"
+#define FAMILIES_KEY "cni.projectcalico.org/ipFamilies"
 #define IPS_KEY "cni.projectcalico.org/ipAddrs"
 
 /* Pools of the pod's annotation, else of its namespace's, else of the configuration. */
@@ -17,6 +18,34 @@ static int choose_pools(struct cni_request *r, const char *key, const struct str
         if (text.n) {
             return cni_annotation_texts(r, key, text, CNI_MAX_POOLS, out);
         }
+    }
+    return 0;
+}
+
+/* Families of the pod's annotation, else of its namespace's, else of the configuration. */
+static int choose_families(struct cni_request *r, struct cni_ipam_want *w) {
+    struct str text = cni_annotation(&r->pod.annotations, FAMILIES_KEY);
+    struct str_list list = {0};
+    text = text.n ? text : cni_annotation(&r->pod.ns_annotations, FAMILIES_KEY);
+    w->n_v4 = r->conf.assign_v4;
+    w->n_v6 = r->conf.assign_v6;
+    if (text.n) {
+        if (cni_annotation_texts(r, FAMILIES_KEY, text, 2, &list) < 0) {
+            return -1;
+        }
+        w->n_v4 = w->n_v6 = 0;
+    }
+    for (size_t i = 0; i < list.n; i++) {
+        if (!str_is(list.p[i], "IPv4") && !str_is(list.p[i], "IPv6")) {
+            return cni_fail(&r->fail, CNI_CODE_BAD_CONFIG, "such as [\"IPv4\",\"IPv6\"]",
+                            "annotation " FAMILIES_KEY ": %s is neither IPv4 nor IPv6",
+                            log_quote(list.p[i]));
+        }
+        *(str_is(list.p[i], "IPv4") ? &w->n_v4 : &w->n_v6) = 1;
+    }
+    if (!w->n_v4 && !w->n_v6) {
+        return cni_fail(&r->fail, CNI_CODE_BAD_CONFIG, "set one of them to \"true\"",
+                        "ipam.assign_ipv4 and ipam.assign_ipv6 are both false");
     }
     return 0;
 }
@@ -77,13 +106,8 @@ int cni_ipam_add(struct cni_request *r) {
     }
     w.ips = ips;
     w.n_ips = n;
-    if (!n) {
-        w.n_v4 = r->conf.assign_v4;
-        w.n_v6 = r->conf.assign_v6;
-        if (!w.n_v4 && !w.n_v6) {
-            return cni_fail(&r->fail, CNI_CODE_BAD_CONFIG, "set one of them to \"true\"",
-                            "ipam.assign_ipv4 and ipam.assign_ipv6 are both false");
-        }
+    if (!n && choose_families(r, &w) < 0) {
+        return -1;
     }
     int k = cni_ipam_assign(r->s, &w, r->block_nets, CNI_MAX_IPS, &r->n_nets, &e);
     if (k < 0) {

@@ -277,13 +277,25 @@ static int take_source_prefixes(struct cni_request *r) {
     return 0;
 }
 
+/* The annotation, else what the runtime asks for. */
 static int take_mac(struct cni_request *r) {
-    struct str text = cni_annotation(&r->pod.annotations, "cni.projectcalico.org/hwAddr");
+    const struct {
+        const char *what;
+        struct str text;
+        int code;
+    } all[] = {{"annotation cni.projectcalico.org/hwAddr",
+                cni_annotation(&r->pod.annotations, "cni.projectcalico.org/hwAddr"),
+                CNI_CODE_BAD_CONFIG},
+               {"runtimeConfig.mac", r->conf.mac, CNI_CODE_BAD_CONFIG},
+               {"CNI_ARGS MAC", r->args.mac, CNI_CODE_BAD_ENV}};
+    size_t i = 0;
+    while (i + 1 < ARRAY_LEN(all) && !all[i].text.n) {
+        i++;
+    }
+    struct str text = all[i].text;
     if (text.n && (mac_parse(text, r->pod.mac) < 0 || (r->pod.mac[0] & 1))) {
-        return cni_fail(&r->fail, CNI_CODE_BAD_CONFIG, "such as 02:11:22:33:44:55",
-                        "annotation cni.projectcalico.org/hwAddr %s is not the address of one "
-                        "interface",
-                        log_quote(text));
+        return cni_fail(&r->fail, all[i].code, "such as 02:11:22:33:44:55",
+                        "%s %s is not the address of one interface", all[i].what, log_quote(text));
     }
     return 0;
 }

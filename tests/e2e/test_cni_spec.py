@@ -103,6 +103,22 @@ def settings(node, lab):
     code, said = node.call('ADD', 's', 'p0', args='K8S_POD_NAMESPACE=default;K8S_POD_NAME=none', conf={
         'policy': {'type': 'k8s'}, 'policy_setup_timeout_seconds': 1})
     assert code and said['code'] == 11 and 'is not in the datastore' in said['msg'], said
+    pod['metadata']['annotations'] = {'cni.projectcalico.org/ipFamilies': '["IPv6"]'}
+    space = {'apiVersion': 'v1', 'kind': 'Namespace', 'metadata': {'name': 'default', 'annotations': {
+        'cni.projectcalico.org/ipFamilies': '["IPv6", "IPv4"]'}}}
+    node.agent.apply([pod, space])
+    assert [':' in ip for ip in addresses(node.must('ADD', 's', 'p0', **args))] == [True]
+    node.must('DEL', 's', 'p0', **args)
+    pod['metadata']['annotations'] = {}
+    node.agent.apply([pod])
+    assert [':' in ip for ip in addresses(node.must('ADD', 's', 'p0', **args))] == [False, True]
+    node.must('DEL', 's', 'p0', **args)
+    pod['metadata']['annotations'] = {'cni.projectcalico.org/ipFamilies': '["IPv5"]'}
+    node.agent.apply([pod])
+    code, said = node.call('ADD', 's', 'p0', **args)
+    assert code and said['code'] == 7 and 'IPv5' in said['msg'], said
+    node.agent.apply([{**space, 'metadata': {'name': 'default'}}])
+    node.agent.delete([pod])
     host_local = {'type': 'host-local', 'ranges': [[{'subnet': '10.71.0.0/24'}]],
                   'routes': [{'dst': '10.5.0.0/16'}], 'dataDir': f'{node.agent.state}/host-local'}
     old = {'cniVersion': '1.0.0', 'ipam': host_local}
@@ -154,6 +170,15 @@ def fields(node, lab):
         lab.run('node', ['ping', '-c1', '-W5', addresses(answer)[0]])
         node.must('CHECK', 'f', 'p0', conf={**conf, 'prevResult': answer})
         node.must('DEL', 'f', 'p0', conf=conf)
+    mac = '02:aa:bb:cc:dd:0'
+    for conf, args in (({'runtimeConfig': {'mac': mac + '1'}}, f'MAC={mac}4'),
+                       ({'args': {'cni': {'mac': mac + '2'}}}, ''), ({}, f'IgnoreUnknown=1;MAC={mac}3')):
+        answer = node.must('ADD', 'f', 'p0', conf=conf, args=args)
+        want = (list(conf.values()) or [{'mac': mac + '3'}])[0]
+        assert answer['interfaces'][1]['mac'] == link('eth0', 'p0')['address'] == want.get('cni', want)['mac']
+        node.must('DEL', 'f', 'p0')
+    code, said = node.call('ADD', 'f', 'p0', args='MAC=03:00:00:00:00:01')
+    assert code and said['code'] == 4 and 'MAC' in said['msg'], said
     node.must('ADD', 'f', 'p0', conf=IGNORED)
     node.must('DEL', 'f', 'p0', conf=IGNORED)
     assert 'other_node_name configuration="other" agent=n1' in node.agent.log.read_text()
