@@ -416,7 +416,8 @@ def lives(node, lab, count):
     node.expect(f'{count} lives', before)
     assert whole() == other, 'something else is different'
     fds_now, kb_now = process(node)
-    assert fds_now <= fds, f'{fds_now} descriptors, {fds} before'
+    # Two sockets of the second remover are opened when it is needed first, and kept.
+    assert fds_now <= fds + 2, f'{fds_now} descriptors, {fds} before'
     # Sanitizers keep freed memory for a while: there the slope says nothing.
     is_plain = b'__asan_init' not in pathlib.Path(node.agent.margay).read_bytes()
     assert not is_plain or kb_now - kb < 512 + count // 4, f'{kb_now - kb} kB more after {count} lives'
