@@ -21,7 +21,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#define TOKEN_DIR "/var/run/secrets/kubernetes.io/serviceaccount"
 enum { SETTLE_MS = 100, LOOK_AGAIN_MS = 60000, MAX_FILES = 4096 };
 
 bool install_path(const struct install *in, const char *dir, const char *name, char out[PATH_MAX]) {
@@ -360,7 +359,7 @@ int cmd_install(int argc, char **argv) {
                          .conf_name = name ? name : INSTALL_CONF_NAME,
                          .kubeconfig_name = kubeconfig ? kubeconfig : INSTALL_KUBECONFIG_NAME,
                          .network_config = env("CNI_NETWORK_CONFIG"),
-                         .token_dir = TOKEN_DIR};
+                         .token_dir = KUBECONFIG_TOKEN_DIR};
     bool is_watch = false;
     uint64_t wait_s = 60;
     optind = 1;

@@ -5,13 +5,14 @@
 #include "base/buf.h"
 #include "base/err.h"
 #include "base/jtree.h"
+#include "node/kubeconfig.h"
 
 #include <limits.h>
 
 enum { INSTALL_MAX_PLACES = 4, INSTALL_CONF_BYTES_MAX = 1 << 20 };
 
 #define INSTALL_CONF_NAME "10-margay.conflist"
-#define INSTALL_KUBECONFIG_NAME "margay-kubeconfig"
+#define INSTALL_KUBECONFIG_NAME KUBECONFIG_NAME
 /* Other CNIs' files are set aside under this ending, which no runtime reads. */
 #define INSTALL_ASIDE ".margay-bak"
 

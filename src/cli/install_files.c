@@ -6,7 +6,6 @@
 
 #include "base/arena.h"
 #include "base/fd.h"
-#include "base/hash.h"
 #include "cli/cli.h"
 
 #include <fcntl.h>
@@ -162,41 +161,19 @@ static struct str read_secret(const struct install *in, const char *name, struct
     return arena_dup(a, str_trim(buf_view(&b)));
 }
 
-static void put_base64(struct buf *b, struct str s) {
-    char *text = buf_reserve(b, (s.n + 2) / 3 * 4 + 1);
-    if (!text) {
-        return;
-    }
-    size_t n = base64url_encode((const uint8_t *)s.p, s.n, text);
-    for (size_t i = 0; i < n; i++) {
-        text[i] = text[i] == '-' ? '+' : text[i] == '_' ? '/' : text[i];
-    }
-    b->n += n;
-    for (; n % 4; n++) {
-        buf_putc(b, '=');
-    }
-}
-
 static void write_kubeconfig(struct buf *b, const char *host, struct str token, struct str ca,
                              bool skips_tls) {
+    struct arena a = {.first_bytes = 512};
     bool is_v6 = strchr(host, ':') && host[0] != '[';
-    buf_printf(b,
-               "# Written by margay install, and again whenever the token changes.\n"
-               "apiVersion: v1\nkind: Config\nclusters:\n- name: local\n  cluster:\n"
-               "    server: %s://%s%s%s:%s\n",
-               env_or("KUBERNETES_SERVICE_PROTOCOL", "https"), is_v6 ? "[" : "", host,
-               is_v6 ? "]" : "", env_or("KUBERNETES_SERVICE_PORT", "443"));
-    if (skips_tls) {
-        buf_puts(b, "    insecure-skip-tls-verify: true\n");
-    } else {
-        buf_puts(b, "    certificate-authority-data: ");
-        put_base64(b, ca);
-        buf_putc(b, '\n');
-    }
-    buf_puts(b, "users:\n- name: margay\n  user:\n    token: ");
-    json_quote(b, token);
-    buf_puts(b, "\ncontexts:\n- name: margay-context\n  context:\n    cluster: local\n"
-                "    user: margay\ncurrent-context: margay-context\n");
+    struct kubeconfig c = {.server = arena_printf(&a, "%s://%s%s%s:%s",
+                                                  env_or("KUBERNETES_SERVICE_PROTOCOL", "https"),
+                                                  is_v6 ? "[" : "", host, is_v6 ? "]" : "",
+                                                  env_or("KUBERNETES_SERVICE_PORT", "443")),
+                           .ca_pem = ca,
+                           .is_insecure = skips_tls,
+                           .token = token};
+    kubeconfig_put(&c, b);
+    arena_fini(&a);
 }
 
 int install_kubeconfig(struct install *in, const struct install_place *p, bool *has_one) {
@@ -267,7 +244,7 @@ static void put_ours(struct install *in, const struct install_place *p, bool has
     }
     buf_printf(b,
                ",\n      \"ipam\": {\"type\": \"margay-ipam\"},\n      \"capabilities\": "
-               "{%s\"bandwidth\": true, \"ips\": true}\n    }",
+               "{%s\"bandwidth\": true, \"ips\": true, \"mac\": true}\n    }",
                is_own ? "\"portMappings\": true, " : "");
     if (!is_own) {
         buf_puts(b, ",\n    {\"type\": \"portmap\", \"capabilities\": {\"portMappings\": true}}");

@@ -36,7 +36,7 @@ struct found {
 static int see_link(void *arg, const struct link *l) {
     struct found *f = arg;
     for (size_t i = 0; i < f->n_prefixes; i++) {
-        if (strcmp(l->kind, "veth") == 0 && l->has_mac && memcmp(l->mac, links_host_mac, 6) == 0 &&
+        if (link_is_pair(l) && l->has_mac && memcmp(l->mac, links_host_mac, 6) == 0 &&
             str_starts(str_c(l->name), f->prefixes[i])) {
             vec_push(&f->pods, *l);
             return 0;

@@ -44,6 +44,7 @@ static void unlink_request(struct cni_request *r) {
 
 static void free_request(struct cni_request *r) {
     unlink_request(r);
+    cni_gates_stop(r);
     loop_poll_free(r->poll);
     loop_timer_free(r->timer);
     fd_close(&r->fd);
@@ -321,7 +322,8 @@ static void gone(struct cni_request *r) {
         void (*cb)(struct cni_request *, uint32_t, struct str) = r->on_delegated;
         r->on_delegated = NULL;
         cb(r, UINT32_MAX, STR(""));
-    } else if (r->wants_pod && !r->is_stepping) {
+    } else if (r->wants_gates || (r->wants_pod && !r->is_stepping)) {
+        cni_gates_stop(r);
         r->wants_pod = false;
         (void)cni_fail(&r->fail, CNI_CODE_TRY_LATER, "", "the plugin was ended while it waited");
         cni_answer_fail(r);
@@ -398,9 +400,10 @@ void cni_request_start(struct cni_request *r) {
             continue;
         }
         r->is_waiting = true;
-        if (r->cmd == CNI_CMD_DEL && o->wants_pod) {
-            /* The runtime has given the container up: its ADD need not wait for the Pod any more.
-             * That begins this request. */
+        if (r->cmd == CNI_CMD_DEL && (o->wants_pod || o->wants_gates)) {
+            /* The runtime has given the container up: its ADD need not wait any more. That begins
+             * this request. */
+            cni_gates_stop(o);
             o->wants_pod = false;
             if (o->is_stepping) {
                 o->is_given_up = true;
@@ -592,6 +595,7 @@ struct cni_server *cni_server_new(struct loop *l, struct store *st, struct store
         cni_server_free(s);
         return NULL;
     }
+    s->is_tended = store_is_quick(st);
     return s;
 }
 
@@ -601,6 +605,7 @@ void cni_server_free(struct cni_server *s) {
     }
     s->is_closing = true;
     cni_removals_free(s);
+    cni_stale_free(s);
     while (s->requests) {
         free_request(s->requests);
     }
@@ -608,6 +613,7 @@ void cni_server_free(struct cni_server *s) {
     cni_attachments_free(s);
     cni_extras_free(s);
     free(s->denied_handle);
+    cni_early_free(s);
     cni_pools_forget(s);
     loop_timer_free(s->batch_timer);
     nl_close(s->nl);

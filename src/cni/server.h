@@ -26,6 +26,12 @@ struct cni_server_settings {
     bool may_ask_kube;
 };
 
+enum cni_health {
+    CNI_HEALTHY,
+    CNI_NO_STORE,    /* no ADD would succeed */
+    CNI_NO_DATAPATH, /* nor is it sure that the pods that run have the network that they should */
+};
+
 struct cni_server_ops {
     /* Calls cb once: with 0 when the write of that key with that revision is enforced in the
      * kernel, negative when that can't be had in time. May call it from inside; not after
@@ -34,6 +40,8 @@ struct cni_server_ops {
                           void (*cb)(void *cb_arg, int code), void *cb_arg);
     /* Host ports that lead to owner, in place of what did: dataplane_set_nat, and written. */
     void (*set_nat)(void *arg, struct str owner, const struct dataplane_nat *v, size_t n);
+    /* For STATUS; why: a sentence. NULL: always healthy. */
+    enum cni_health (*health)(void *arg, char *why, size_t cap);
 };
 
 /* Reads this node's WorkloadEndpoints once, if the store answers at once; else the caller tells of
@@ -56,6 +64,10 @@ void cni_server_connection(struct cni_server *s, int take_fd);
  * syncer tells of; for other kinds it does nothing. */
 void cni_server_object(struct cni_server *s, const struct kind *kind, struct str ns,
                        struct str name);
+
+/* A Pod of this node, when it appears and after every change: its annotations' rates. */
+void cni_server_pod(struct cni_server *s, struct str ns, struct str name,
+                    const struct str_map *annotations);
 
 /* A WorkloadEndpoint as the store has it; those of other nodes are passed over. */
 void cni_server_endpoint(struct cni_server *s, const struct store_item *it);

@@ -11,6 +11,7 @@
 
 static void identify(struct cni_request *r);
 static void make(struct cni_request *r);
+static void made(struct cni_request *r);
 static void recorded(struct cni_request *r);
 
 static void log_add(struct cni_request *r) {
@@ -138,7 +139,14 @@ static void make(struct cni_request *r) {
         undo(r);
         return;
     }
+    cni_stale_remove(r, made);
+}
+
+static void made(struct cni_request *r) {
     cni_attachment_add(r);
+    if (r->s->is_tended) {
+        cni_shape_catch_up(r->s); /* annotations may have changed meanwhile */
+    }
     r->s->stats.last_add_ns = clock_ns() - r->start_ns;
     log_add(r);
     answer(r);
@@ -408,7 +416,17 @@ static void looked(struct cni_request *r) {
     cni_removal_queue(r->s, m);
 }
 
+static void begin(struct cni_request *r) {
+    struct cni_attachment *at =
+        cni_attachment_find(r->s, r->strings[WIRE_CONTAINERID], r->strings[WIRE_IFNAME]);
+    if (at) {
+        cni_look_at(r, at);
+    }
+    cni_step(r, work_look, looked);
+}
+
 void cni_add(struct cni_request *r) {
+    static struct log_limit limit;
     int k = r->netns_fd < 0 ? ERR_INVALID : netns_check(r->netns_fd);
     if (k < 0) {
         (void)cni_fail(&r->fail, CNI_CODE_BAD_ENV, "CNI_NETNS must name a network namespace",
@@ -424,10 +442,18 @@ void cni_add(struct cni_request *r) {
         cni_answer_fail(r);
         return;
     }
-    struct cni_attachment *at =
-        cni_attachment_find(r->s, r->strings[WIRE_CONTAINERID], r->strings[WIRE_IFNAME]);
-    if (at) {
-        cni_look_at(r, at);
+    if (r->conf.needs_mtu && !r->conf.mtu && !r->s->mtu) {
+        (void)cni_fail(
+            &r->fail, CNI_CODE_TRY_LATER,
+            "is an interface of mtuIfacePattern (FelixConfiguration) up? Else set \"mtu\" "
+            "in the network configuration",
+            "require_mtu_file: the agent does not know the pods' MTU");
+        cni_answer_fail(r);
+        return;
     }
-    cni_step(r, work_look, looked);
+    if (r->conf.node.n && !str_eq(r->conf.node, r->s->node) && log_allow(&limit, 1, 60)) {
+        LOG_W("cni", "other_node_name", "configuration=%s agent=%.*s the agent's counts",
+              log_quote(r->conf.node), STR_FMT(r->s->node));
+    }
+    cni_gates_wait(r, begin);
 }

@@ -231,9 +231,22 @@ void cni_gc(struct cni_request *r) {
 
 /* ---- STATUS ---- */
 
+/* Does the datastore answer? There need not be a ClusterInformation. */
+static int ask_store(struct cni_request *r, struct err *e) {
+    struct store_item it;
+    struct store_key key = {
+        STR(STORE_SPACE_RESOURCES),
+        kind_store_key(&model_kinds[K_CLUSTER_INFORMATION], STR_NULL, STR("default"), &r->arena)};
+    int k = store_get(r->s->store, key, &r->arena, &it, e);
+    return k == ERR_NOT_FOUND ? 0 : k;
+}
+
 static void work_status(struct cni_request *r) {
     struct err e = {0};
-    if (cni_check_ready(r) < 0) {
+    if (ask_store(r, &e) < 0) {
+        r->step_code = cni_fail(&r->fail, CNI_CODE_NOT_AVAILABLE, "look at the datastore",
+                                "the datastore does not answer: %.900s", e.msg);
+    } else if (cni_check_ready(r) < 0) {
         r->fail.code = CNI_CODE_NOT_AVAILABLE; /* an ADD would only be told to come again */
         r->step_code = -1;
     } else if (r->conf.is_own_ipam && cni_ipam_ready(r->s, &e) < 0) {
@@ -254,6 +267,15 @@ static void status_known(struct cni_request *r) {
 }
 
 void cni_status(struct cni_request *r) {
+    const struct cni_server_ops *ops = r->s->ops;
+    char why[512] = "";
+    enum cni_health h = ops->health ? ops->health(r->s->arg, why, sizeof(why)) : CNI_HEALTHY;
+    if (h != CNI_HEALTHY) {
+        (void)cni_fail(&r->fail, h == CNI_NO_STORE ? CNI_CODE_NOT_AVAILABLE : CNI_CODE_LIMITED,
+                       "margay status says more", "%s", why);
+        cni_answer_fail(r);
+        return;
+    }
     cni_step(r, work_status, status_known);
 }
 

@@ -1,6 +1,7 @@
 /* What a request says: the network configuration (Calico's fields, the CNI conventions) and
  * CNI_ARGS. Decides what each field means and refuses what can't be; unknown fields are ignored. */
 #include "cni/server_int.h"
+#include "http/probe.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -168,6 +169,69 @@ static int read_labels(const struct jnode *n, struct arena *a, struct str_map *o
     return finish_labels(out, f);
 }
 
+static int read_gates(const struct jnode *doc, struct arena *a, struct str_list *out,
+                      struct cni_fail *f) {
+    const struct jnode *n = jnode_getc(doc, "readiness_gates");
+    if (!n || n->type == J_NULL) {
+        return 0;
+    }
+    if (n->type != J_LIST || n->n > CNI_MAX_GATES) {
+        return bad(f, "readiness_gates", "a list of at most 16 URLs");
+    }
+    out->p = arena_array(a, struct str, n->n);
+    out->set = true;
+    jnode_each (it, n) {
+        struct err e = {0};
+        if (it->type != J_STR) {
+            return bad(f, "readiness_gates", "a list of URLs");
+        }
+        if (http_probe_check(it->s, &e) < 0) {
+            return cni_fail(f, CNI_CODE_BAD_CONFIG, "such as http://127.0.0.1:9099/readiness",
+                            "field \"readiness_gates\"[%zu]: %.900s", out->n, e.msg);
+        }
+        out->p[out->n++] = it->s;
+    }
+    return 0;
+}
+
+/* What decides of which kind the pod's interface is, and who makes it. */
+static int read_device(struct cni_conf *c, struct cni_fail *f) {
+    struct str type, dataplane;
+    if (read_str(c->doc, "device_type", &type, f) < 0 ||
+        read_str(jnode_getc(c->doc, "dataplane_options"), "type", &dataplane, f) < 0) {
+        return -1;
+    }
+    c->wants_netkit = str_is(type, "netkit");
+    if (type.n && !c->wants_netkit && !str_is(type, "veth")) {
+        return bad(f, "device_type", "\"veth\" or \"netkit\"");
+    }
+    return !dataplane.n || str_is(dataplane, "linux")
+               ? 0
+               : bad(f, "dataplane_options.type", "\"linux\": there is no other dataplane");
+}
+
+/* Capability "mac", or the same as an argument. */
+static int read_mac(struct cni_conf *c, struct cni_fail *f) {
+    struct str other;
+    if (read_str(jnode_getc(c->doc, "runtimeConfig"), "mac", &c->mac, f) < 0 ||
+        read_str(jnode_path(c->doc, "args.cni"), "mac", &other, f) < 0) {
+        return -1;
+    }
+    c->mac = c->mac.n ? c->mac : other;
+    return 0;
+}
+
+/* Calico's plugin takes the name from there; ours is the agent's. */
+static int read_node(struct cni_conf *c, struct cni_fail *f) {
+    struct str old;
+    if (read_str(c->doc, "nodename", &c->node, f) < 0 ||
+        read_str(jnode_getc(c->doc, "kubernetes"), "node_name", &old, f) < 0) {
+        return -1;
+    }
+    c->node = c->node.n ? c->node : old;
+    return 0;
+}
+
 static int read_ipam(struct cni_conf *c, struct arena *a, struct cni_fail *f) {
     const struct jnode *ipam = jnode_getc(c->doc, "ipam");
     if (ipam && ipam->type != J_MAP && ipam->type != J_NULL) {
@@ -226,12 +290,16 @@ int cni_conf_read(struct str text, struct arena *a, struct cni_conf *out, struct
         read_int(c.doc, "mtu", 65535, &mtu, f) < 0 ||
         read_int(c.doc, "num_queues", 64, &queues, f) < 0 ||
         read_int(c.doc, "policy_setup_timeout_seconds", POLICY_TIMEOUT_S_MAX, &timeout, f) < 0 ||
+        read_bool(c.doc, "require_mtu_file", &c.needs_mtu, f) < 0 ||
+        read_bool(c.doc, "include_default_routes", &c.include_default_routes, f) < 0 ||
+        read_device(&c, f) < 0 || read_node(&c, f) < 0 || read_gates(c.doc, a, &c.gates, f) < 0 ||
         read_bool(settings, "allow_ip_forwarding", &c.allow_ip_forwarding, f) < 0 ||
         read_bool(features, "floating_ips", &c.allow_floating_ips, f) < 0 ||
         read_bool(features, "ip_addrs_no_ipam", &c.allow_ips_without_ipam, f) < 0 ||
         read_labels(jnode_getc(c.doc, "labels"), a, &c.labels, f) < 0 || read_ipam(&c, a, f) < 0 ||
         cni_ips_read(jnode_path(c.doc, "runtimeConfig.ips"), "runtimeConfig.ips", c.ips, &c.n_ips,
                      f) < 0 ||
+        read_mac(&c, f) < 0 ||
         cni_ips_read(jnode_path(c.doc, "args.cni.ips"), "args.cni.ips", c.ips, &c.n_ips, f) < 0) {
         return -1;
     }
@@ -249,7 +317,7 @@ int cni_conf_read(struct str text, struct arena *a, struct cni_conf *out, struct
         return bad(f, "mtu", "0 or at least 68");
     }
     c.mtu = (uint32_t)mtu;
-    c.n_queues = queues > 1 ? (uint32_t)queues : 0;
+    c.n_queues = queues > 1 ? (uint32_t)queues : 1; /* the kernel's default is one a CPU */
     c.policy_timeout_ms = timeout ? timeout * 1000 : POLICY_TIMEOUT_MS_DEFAULT;
     c.prev_result = jnode_getc(c.doc, "prevResult");
     if (c.prev_result && c.prev_result->type != J_MAP) {
@@ -312,6 +380,7 @@ int cni_args_read(struct str text, struct arena *a, struct cni_args *out, struct
                  {"K8S_POD_UID", &r.uid},
                  {"K8S_POD_INFRA_CONTAINER_ID", &r.infra_container},
                  {"IP", &r.ip},
+                 {"MAC", &r.mac},
                  {"MARGAY_LABELS", &labels}};
     while (text.p && text.n) {
         struct str value = str_cut(&text, ';');

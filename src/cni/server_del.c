@@ -75,7 +75,7 @@ struct cni_removal *cni_removal_new(struct cni_server *s, struct str network, st
     }
     m->handle = cni_handle(a, network, container, ifname);
     m->network = arena_dup(a, network);
-    m->iface = m->wep_key = m->ns = m->pod = STR("");
+    m->iface = m->wep_key = m->ns = m->pod = m->old_handle = STR("");
     if (!t) {
         return m;
     }
@@ -112,7 +112,7 @@ int cni_host_link(struct cni_server *s, struct str iface) {
         return 0;
     }
     (void)snprintf(name, sizeof(name), "%.*s", STR_FMT(iface));
-    if (link_get(s->nl, name, &l, NULL) < 0 || strcmp(l.kind, "veth") != 0) {
+    if (link_get(s->nl, name, &l, NULL) < 0 || !link_is_pair(&l)) {
         return 0;
     }
     return l.index;
@@ -214,6 +214,9 @@ static int forget_one(struct cni_server *s, struct cni_removal *m, struct err *e
     int r = m->wep_key.n ? delete_endpoint(s, m, e) : 0;
     if (r == 0 && m->handle.n) {
         r = cni_ipam_release(s, m->handle, e);
+    }
+    if (r == 0 && m->old_handle.n) {
+        r = cni_ipam_release(s, m->old_handle, e);
     }
     return r == 0 && m->pod.n ? cni_machine_leave(s, m->network, m->ns, m->pod, e) : r;
 }
@@ -460,6 +463,11 @@ static void remove_attachment(struct cni_request *r) {
     struct cni_removal *m =
         cni_removal_new(r->s, r->conf.name, r->strings[WIRE_CONTAINERID], r->strings[WIRE_IFNAME]);
     cni_removal_of_pod(m, r);
+    const struct cni_attachment *t =
+        cni_attachment_find(r->s, r->strings[WIRE_CONTAINERID], r->strings[WIRE_IFNAME]);
+    if (!t || !t->network.n) { /* what we attached has a handle of today */
+        m->old_handle = cni_old_handle(r, &m->arena);
+    }
     m->done = on_removed;
     m->arg = r;
     LOG_I("cni", "del", "container=%.*s ifname=%.*s iface=%.*s",

@@ -27,6 +27,10 @@ struct cni_extra *cni_extra_find(struct cni_server *s, struct str container, str
     return x;
 }
 
+static bool has_rate(const struct cni_rate *rates) {
+    return rates[CNI_TO_POD].rate || rates[CNI_FROM_POD].rate;
+}
+
 static void file_name(const struct cni_extra *x, char out[64]) {
     uint8_t digest[20];
     char hex[41];
@@ -88,6 +92,22 @@ void cni_extras_free(struct cni_server *s) {
 
 /* ---- files ---- */
 
+/* Members of a file: rate and burst, each way; in force, and the runtime's own. */
+static const char *const rate_keys[2][CNI_N_WAYS][2] = {
+    {[CNI_TO_POD] = {"ingressRate", "ingressBurst"},
+     [CNI_FROM_POD] = {"egressRate", "egressBurst"}},
+    {[CNI_TO_POD] = {"baseIngressRate", "baseIngressBurst"},
+     [CNI_FROM_POD] = {"baseEgressRate", "baseEgressBurst"}},
+};
+
+static void put_rates(struct buf *b, const struct cni_rate *rates,
+                      const char *const keys[CNI_N_WAYS][2]) {
+    for (size_t way = 0; way < CNI_N_WAYS; way++) {
+        buf_printf(b, ",\"%s\":%llu,\"%s\":%llu", keys[way][0], (unsigned long long)rates[way].rate,
+                   keys[way][1], (unsigned long long)rates[way].burst);
+    }
+}
+
 static int save(struct cni_server *s, const struct cni_extra *x) {
     MG_CLEANUP(buf_fini) struct buf b = BUF_INIT(FILE_BYTES_MAX);
     char name[64], text[IP_TEXT_MAX];
@@ -107,13 +127,10 @@ static int save(struct cni_server *s, const struct cni_extra *x) {
         buf_printf(&b, "\"from\":\"%s\",\"protocol\":%u,\"port\":%u,\"toPort\":%u}",
                    p->from.family ? ip_text(&p->from, text) : "", p->protocol, p->port, p->to_port);
     }
-    buf_printf(&b,
-               "],\"ingressRate\":%llu,\"ingressBurst\":%llu,\"egressRate\":%llu,"
-               "\"egressBurst\":%llu}\n",
-               (unsigned long long)x->rates[CNI_TO_POD].rate,
-               (unsigned long long)x->rates[CNI_TO_POD].burst,
-               (unsigned long long)x->rates[CNI_FROM_POD].rate,
-               (unsigned long long)x->rates[CNI_FROM_POD].burst);
+    buf_putc(&b, ']');
+    put_rates(&b, x->rates, rate_keys[0]);
+    put_rates(&b, x->base, rate_keys[1]);
+    buf_puts(&b, "}\n");
     file_name(x, name);
     return b.overflow ? ERR_TOO_BIG : file_replace(s->extra_dir, name, buf_view(&b), 0600);
 }
@@ -121,6 +138,14 @@ static int save(struct cni_server *s, const struct cni_extra *x) {
 static uint64_t number(const struct jnode *m, const char *key, uint64_t max) {
     const struct jnode *n = jnode_getc(m, key);
     return n && n->type == J_INT && n->i >= 0 && (uint64_t)n->i <= max ? (uint64_t)n->i : 0;
+}
+
+static void read_rates(const struct jnode *doc, struct cni_rate *rates,
+                       const char *const keys[CNI_N_WAYS][2]) {
+    for (size_t way = 0; way < CNI_N_WAYS; way++) {
+        rates[way] = (struct cni_rate){number(doc, keys[way][0], INT64_MAX),
+                                       number(doc, keys[way][1], UINT32_MAX)};
+    }
 }
 
 /* NULL: not a file of ours. */
@@ -150,10 +175,8 @@ static struct cni_extra *parse(struct str text) {
             x->ports[x->n_ports++] = p;
         }
     }
-    x->rates[CNI_TO_POD] = (struct cni_rate){number(doc, "ingressRate", INT64_MAX),
-                                             number(doc, "ingressBurst", UINT32_MAX)};
-    x->rates[CNI_FROM_POD] = (struct cni_rate){number(doc, "egressRate", INT64_MAX),
-                                               number(doc, "egressBurst", UINT32_MAX)};
+    read_rates(doc, x->rates, rate_keys[0]);
+    read_rates(doc, x->base, rate_keys[1]);
     if (!x->container.n || !link_name_is_valid(x->ifname) || !link_name_is_valid(x->iface)) {
         free_one(x);
         return NULL;
@@ -318,7 +341,7 @@ int cni_extra_add(struct cni_request *r) {
         return -1;
     }
     cni_extra_drop(s, x->container, x->ifname);
-    if (!x->n_ports && !x->rates[CNI_TO_POD].rate && !x->rates[CNI_FROM_POD].rate) {
+    if (!x->n_ports && !has_rate(x->rates)) {
         free_one(x);
         return 0;
     }
@@ -334,7 +357,49 @@ int cni_extra_add(struct cni_request *r) {
     return 0;
 }
 
+void cni_extra_ask(struct cni_server *s, const struct cni_attachment *t,
+                   const struct cni_asked *a) {
+    struct cni_extra *x = cni_extra_find(s, t->container, t->ifname);
+    struct cni_rate was[CNI_N_WAYS] = {{0}}, now[CNI_N_WAYS];
+    struct err e = {0};
+    for (size_t way = 0; way < CNI_N_WAYS; way++) {
+        struct cni_rate base = x ? x->base[way] : (struct cni_rate){0};
+        now[way] = a->is_named[way] ? a->rates[way] : base;
+    }
+    if (x) {
+        memcpy(was, x->rates, sizeof(was));
+    }
+    if (memcmp(was, now, sizeof(was)) == 0) {
+        return;
+    }
+    if (!x) {
+        x = calloc(1, sizeof(*x));
+        mg_assert(x != NULL);
+        x->container = arena_dup(&x->arena, t->container);
+        x->ifname = arena_dup(&x->arena, t->ifname);
+        x->iface = arena_dup(&x->arena, t->iface);
+        x->next = s->extras;
+        s->extras = x;
+    }
+    memcpy(x->rates, now, sizeof(now));
+    LOG_I("cni", "rates_changed",
+          "iface=%.*s to_pod=%llu from_pod=%llu bytes a second (0: no limit)", STR_FMT(x->iface),
+          (unsigned long long)now[CNI_TO_POD].rate, (unsigned long long)now[CNI_FROM_POD].rate);
+    int r = save(s, x);
+    if (r < 0) { /* it holds until the next start */
+        LOG_W("cni", "attachment_not_saved", "iface=%.*s error=%s", STR_FMT(x->iface), err_name(r));
+    }
+    if (cni_shape_change(s, x, was, &e) < 0) {
+        LOG_W("cni", "shaping_failed", "%s", log_quote(str_c(e.msg)));
+    }
+    if (!x->n_ports && !has_rate(x->rates) && !has_rate(x->base)) {
+        drop(s, x);
+    }
+}
+
 void cni_server_tend(struct cni_server *s) {
+    s->is_tended = true;
+    cni_shape_catch_up(s);
     for (struct cni_extra *x = s->extras, *next; x; x = next) {
         next = x->next;
         bool is_wanted = cni_attachment_find(s, x->container, x->ifname) != NULL;

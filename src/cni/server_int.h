@@ -25,10 +25,17 @@ enum cni_code {
     CNI_CODE_BAD_CONFIG = 7,
     CNI_CODE_TRY_LATER = 11,
     CNI_CODE_NOT_AVAILABLE = 50,
+    CNI_CODE_LIMITED = 51,    /* nor can containers that run be sure of their connectivity */
     CNI_CODE_DIFFERENT = 100, /* CHECK found something else than ADD made */
 };
 
-enum { CNI_MAX_PORTS = 256, CNI_MAX_IPS = 16, CNI_MAX_POOLS = 32, CNI_MAX_LABELS = 64 };
+enum {
+    CNI_MAX_PORTS = 256,
+    CNI_MAX_IPS = 16,
+    CNI_MAX_POOLS = 32,
+    CNI_MAX_LABELS = 64,
+    CNI_MAX_GATES = 16
+};
 
 /* Why a request fails: one CNI error. */
 struct cni_fail {
@@ -45,6 +52,7 @@ struct cni_conf {
     struct jnode *doc;
     unsigned version; /* index in cni_versions */
     struct str name, ipam_type, policy_type;
+    struct str node;       /* who the configuration takes this node for; empty: nobody */
     struct str kubeconfig; /* of the API server that has the Pods, if the store has none */
     bool is_own_ipam;      /* margay-ipam or calico-ipam: we assign; else it is run by the plugin */
     bool has_ipam;
@@ -52,8 +60,13 @@ struct cni_conf {
     struct str_list pools_v4, pools_v6;
     struct prefix ips[CNI_MAX_IPS]; /* asked for by runtimeConfig.ips, args.cni.ips */
     size_t n_ips;
+    struct str mac; /* runtimeConfig.mac, args.cni.mac; empty: none */
     uint32_t mtu, n_queues;
+    bool needs_mtu;    /* require_mtu_file: no interface with the kernel's default */
+    bool wants_netkit; /* device_type */
     bool allow_ip_forwarding;
+    bool include_default_routes;
+    struct str_list gates;       /* readiness_gates: URLs */
     bool allow_floating_ips;     /* feature_control.floating_ips */
     bool allow_ips_without_ipam; /* feature_control.ip_addrs_no_ipam */
     int64_t policy_timeout_ms;
@@ -68,7 +81,7 @@ MG_NODISCARD int cni_conf_read(struct str text, struct arena *a, struct cni_conf
 
 /* CNI_ARGS; absent ones are STR_NULL. */
 struct cni_args {
-    struct str ns, pod, uid, infra_container, ip;
+    struct str ns, pod, uid, infra_container, ip, mac;
     struct str_map labels;
 };
 MG_NODISCARD int cni_args_read(struct str text, struct arena *a, struct cni_args *out,
@@ -131,6 +144,7 @@ struct cni_removal {
     struct arena arena;
     struct str container, ifname, handle;
     struct str network, ns, pod; /* pod empty: not known, or another container is the pod's now */
+    struct str old_handle;       /* whose addresses go too; empty: none */
     struct str iface;            /* host side to delete; empty: none */
     int index;                   /* of iface */
     struct str wep_key; /* endpoint to delete if it is still the container's; empty: none */
@@ -178,6 +192,8 @@ struct cni_request {
     unsigned n_pending; /* callbacks that will still come: keeps the request alive */
     void (*step_work)(struct cni_request *r);
     void (*step_next)(struct cni_request *r);
+    void (*gates_next)(struct cni_request *r);
+    void (*stale_next)(struct cni_request *r);
     int step_code; /* of the last step; negative: fail says why */
     unsigned n_delegates;
     void (*on_delegated)(struct cni_request *r, uint32_t code, struct str text);
@@ -199,6 +215,11 @@ struct cni_request {
     bool wants_pod; /* waits for the Pod object, until: */
     int64_t pod_deadline_ns;
     bool wants_retry; /* the Pod object has changed */
+    bool wants_gates; /* waits for readiness gates: for number `gate`, until: */
+    size_t gate;
+    int64_t gate_deadline_ns;
+    struct http_probe *probe; /* NULL: between two tries */
+    char gate_why[192];       /* what the last try said */
     struct prefix nets[CNI_MAX_IPS];
     struct prefix block_nets[CNI_MAX_IPS]; /* the same with the blocks' masks */
     size_t n_nets;
@@ -238,6 +259,7 @@ struct cni_server {
     struct cni_moves *moves; /* of server_move.c */
     struct links *links;
     struct nl *nl;
+    bool has_no_netkit; /* the kernel has said so */
     struct arena arena; /* settings */
     struct str node, iface_prefix;
     uint32_t mtu;
@@ -257,6 +279,12 @@ struct cni_server {
     struct cni_remover removers[CNI_REMOVERS];
     struct cni_extra *extras; /* of server_extra.c */
     int extra_dir;
+    struct cni_early *early; /* of server_shape.c: Pods told of before their attachments */
+    bool is_tended;          /* all attachments of before are known */
+    /* of server_stale.c */
+    struct conntrack *stale_conntrack;
+    VEC(struct cni_request *) stale_waiting;
+    bool is_stale_busy;
     struct cni_pools *pools; /* of server_ipam_blocks.c; NULL: not read. In steps only */
     atomic_bool are_pools_stale;
 };
@@ -305,6 +333,9 @@ void cni_name_endpoint(struct cni_request *r, bool with_pod);
 /* "cali" + 11 digits. */
 struct str cni_iface_name(struct cni_request *r);
 struct str cni_handle(struct arena *a, struct str network, struct str container, struct str ifname);
+/* The handle that Calico's oldest plugins gave the container's addresses; empty: none is to be
+ * looked for. */
+struct str cni_old_handle(const struct cni_request *r, struct arena *a);
 /* Profile of a network outside Kubernetes, made if it is missing. */
 MG_NODISCARD int cni_ensure_profile(struct cni_server *s, struct str name, struct arena *a,
                                     struct err *e);
@@ -318,6 +349,12 @@ MG_NODISCARD int cni_annotation_list(struct cni_request *r, const char *key, str
 /* The same of 1 to max texts. */
 MG_NODISCARD int cni_annotation_texts(struct cni_request *r, const char *key, struct str text,
                                       size_t max, struct str_list *out);
+
+/* ---- server_gates.c ---- */
+/* Waits until each of conf.gates answers, then next(r); at once without any. Fails r otherwise. */
+void cni_gates_wait(struct cni_request *r, void (*next)(struct cni_request *r));
+/* Ends the waiting without next. */
+void cni_gates_stop(struct cni_request *r);
 
 /* ---- server_floating.c ---- */
 /* In a step, when addresses are known. */

@@ -6,6 +6,7 @@
 
 #define POOLS_KEY_V4 "cni.projectcalico.org/ipv4pools"
 #define POOLS_KEY_V6 "cni.projectcalico.org/ipv6pools"
+#define FAMILIES_KEY "cni.projectcalico.org/ipFamilies"
 #define IPS_KEY "cni.projectcalico.org/ipAddrs"
 
 /* Pools of the pod's annotation, else of its namespace's, else of the configuration. */
@@ -18,6 +19,34 @@ static int choose_pools(struct cni_request *r, const char *key, const struct str
         if (text.n) {
             return cni_annotation_texts(r, key, text, CNI_MAX_POOLS, out);
         }
+    }
+    return 0;
+}
+
+/* Families of the pod's annotation, else of its namespace's, else of the configuration. */
+static int choose_families(struct cni_request *r, struct cni_ipam_want *w) {
+    struct str text = cni_annotation(&r->pod.annotations, FAMILIES_KEY);
+    struct str_list list = {0};
+    text = text.n ? text : cni_annotation(&r->pod.ns_annotations, FAMILIES_KEY);
+    w->n_v4 = r->conf.assign_v4;
+    w->n_v6 = r->conf.assign_v6;
+    if (text.n) {
+        if (cni_annotation_texts(r, FAMILIES_KEY, text, 2, &list) < 0) {
+            return -1;
+        }
+        w->n_v4 = w->n_v6 = 0;
+    }
+    for (size_t i = 0; i < list.n; i++) {
+        if (!str_is(list.p[i], "IPv4") && !str_is(list.p[i], "IPv6")) {
+            return cni_fail(&r->fail, CNI_CODE_BAD_CONFIG, "such as [\"IPv4\",\"IPv6\"]",
+                            "annotation " FAMILIES_KEY ": %s is neither IPv4 nor IPv6",
+                            log_quote(list.p[i]));
+        }
+        *(str_is(list.p[i], "IPv4") ? &w->n_v4 : &w->n_v6) = 1;
+    }
+    if (!w->n_v4 && !w->n_v6) {
+        return cni_fail(&r->fail, CNI_CODE_BAD_CONFIG, "set one of them to \"true\"",
+                        "ipam.assign_ipv4 and ipam.assign_ipv6 are both false");
     }
     return 0;
 }
@@ -83,13 +112,8 @@ int cni_ipam_add(struct cni_request *r) {
     if (k != 0) {
         return k < 0 ? k : 0;
     }
-    if (!n) {
-        w.n_v4 = r->conf.assign_v4;
-        w.n_v6 = r->conf.assign_v6;
-        if (!w.n_v4 && !w.n_v6) {
-            return cni_fail(&r->fail, CNI_CODE_BAD_CONFIG, "set one of them to \"true\"",
-                            "ipam.assign_ipv4 and ipam.assign_ipv6 are both false");
-        }
+    if (!n && choose_families(r, &w) < 0) {
+        return -1;
     }
     k = cni_ipam_assign(r->s, &w, r->block_nets, CNI_MAX_IPS, &r->n_nets, &e);
     if (k == ERR_DENIED && r->pod.is_machine) {
@@ -165,6 +189,10 @@ static void work_program(struct cni_request *r) {
         return;
     case CNI_CMD_DEL:
         k = cni_ipam_release(r->s, r->pod.handle, &e);
+        if (k == 0) {
+            struct str old = cni_old_handle(r, &r->arena);
+            k = old.n ? cni_ipam_release(r->s, old, &e) : 0;
+        }
         if (k == 0 && machine_is_launcher(r->args.pod)) {
             (void)!cni_find_kube(r); /* without it the machine's addresses stay */
             k = cni_machine_leave(r->s, r->conf.name, r->args.ns, r->args.pod, &e);

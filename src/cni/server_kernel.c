@@ -96,13 +96,12 @@ static size_t add_ipam_routes(struct cni_request *r, struct nl *nl, int index, u
 static void add_gateway(struct cni_request *r, struct nl *nl, int index, uint8_t family) {
     const struct ip46 *via = family == IP_V4 ? &gateway_v4 : &gateway_v6;
     struct prefix all = {.ip = {.family = family}};
-    struct jnode *with_default = jnode_getc(r->conf.doc, "include_default_routes");
     (void)neigh_set(nl, index, via, links_host_mac);
     if (family == IP_V4) {
         add_route(nl, index, (struct prefix){*via, 32}, NULL, RT_SCOPE_LINK);
     }
     size_t n = add_ipam_routes(r, nl, index, family, via);
-    if (!n || (with_default && with_default->type == J_BOOL && with_default->b)) {
+    if (!n || r->conf.include_default_routes) {
         add_route(nl, index, all, via, RT_SCOPE_UNIVERSE);
     }
 }
@@ -244,8 +243,24 @@ static int name_taken(struct cni_request *r, int *index, struct cni_fail *f) {
                     "the pod has an interface %.*s already", STR_FMT(r->strings[WIRE_IFNAME]));
 }
 
+/* The pair, of the kind that the configuration wants if the kernel has it. */
+static int add_pair(struct cni_request *r, const struct veth *v, struct err *e) {
+    struct cni_server *s = r->s;
+    if (r->conf.wants_netkit && !s->has_no_netkit) {
+        (void)link_add_netkit(s->nl, v);
+        int k = nl_commit(s->nl, e);
+        if (k != -EOPNOTSUPP) {
+            return k;
+        }
+        s->has_no_netkit = true;
+        LOG_W("cni", "no_netkit", "reason=%s interfaces are made as veth",
+              log_quote(str_c(e->msg)));
+    }
+    (void)link_add_veth(s->nl, v);
+    return nl_commit(s->nl, e);
+}
+
 int cni_kernel_make(struct cni_request *r, int *index, struct cni_fail *f) {
-    struct nl *nl = r->s->nl;
     struct err e = {0};
     struct veth v = {.name = cstr(r, r->pod.iface),
                      .peer_name = cstr(r, r->strings[WIRE_IFNAME]),
@@ -254,8 +269,7 @@ int cni_kernel_make(struct cni_request *r, int *index, struct cni_fail *f) {
                      .mtu = r->conf.mtu ? r->conf.mtu : r->s->mtu,
                      .n_queues = r->conf.n_queues,
                      .peer_netns_fd = r->netns_fd};
-    (void)link_add_veth(nl, &v);
-    int k = nl_commit(nl, &e);
+    int k = add_pair(r, &v, &e);
     if (k == -EEXIST) {
         return name_taken(r, index, f);
     }

@@ -132,6 +132,30 @@ struct str cni_handle(struct arena *a, struct str network, struct str container,
                               STR_FMT(ifname));
 }
 
+struct str cni_old_handle(const struct cni_request *r, struct arena *a) {
+    /* Container ids and names of pods may be chosen by others: what reads like a handle of today,
+     * or of something that is no pod, is not taken for an old one. */
+    static const char *const others[] = {"ipip-tunnel-addr-",
+                                         "vxlan-tunnel-addr-",
+                                         "vxlan-v6-tunnel-addr-",
+                                         "wireguard-tunnel-addr-",
+                                         "wireguard-v6-tunnel-addr-",
+                                         "windows-reserved-ipam-handle",
+                                         "lb-"};
+    struct str id = r->strings[WIRE_CONTAINERID];
+    if (r->args.ns.n && r->args.pod.n) {
+        return str_eq(r->args.ns, r->conf.name)
+                   ? STR("")
+                   : arena_printf(a, "%.*s.%.*s", STR_FMT(r->args.ns), STR_FMT(r->args.pod));
+    }
+    for (size_t i = 0; i < ARRAY_LEN(others); i++) {
+        if (str_starts(id, str_c(others[i]))) {
+            return STR("");
+        }
+    }
+    return str_find(id, '.', 0) >= 0 ? STR("") : arena_dup(a, id);
+}
+
 int cni_find_kube(struct cni_request *r) {
     struct cni_server *s = r->s;
     struct str path = r->conf.kubeconfig;
@@ -253,13 +277,25 @@ static int take_source_prefixes(struct cni_request *r) {
     return 0;
 }
 
+/* The annotation, else what the runtime asks for. */
 static int take_mac(struct cni_request *r) {
-    struct str text = cni_annotation(&r->pod.annotations, "cni.projectcalico.org/hwAddr");
+    const struct {
+        const char *what;
+        struct str text;
+        int code;
+    } all[] = {{"annotation cni.projectcalico.org/hwAddr",
+                cni_annotation(&r->pod.annotations, "cni.projectcalico.org/hwAddr"),
+                CNI_CODE_BAD_CONFIG},
+               {"runtimeConfig.mac", r->conf.mac, CNI_CODE_BAD_CONFIG},
+               {"CNI_ARGS MAC", r->args.mac, CNI_CODE_BAD_ENV}};
+    size_t i = 0;
+    while (i + 1 < ARRAY_LEN(all) && !all[i].text.n) {
+        i++;
+    }
+    struct str text = all[i].text;
     if (text.n && (mac_parse(text, r->pod.mac) < 0 || (r->pod.mac[0] & 1))) {
-        return cni_fail(&r->fail, CNI_CODE_BAD_CONFIG, "such as 02:11:22:33:44:55",
-                        "annotation cni.projectcalico.org/hwAddr %s is not the address of one "
-                        "interface",
-                        log_quote(text));
+        return cni_fail(&r->fail, all[i].code, "such as 02:11:22:33:44:55",
+                        "%s %s is not the address of one interface", all[i].what, log_quote(text));
     }
     return 0;
 }

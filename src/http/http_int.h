@@ -6,7 +6,8 @@
  *   conn.c     a connection: name, TCP, proxy, TLS, bytes in and out, pings
  *   inflate.c  compressed answers
  *   tls.c      contexts, certificates, and why a peer is not trusted, in words
- *   resolve.c  names to addresses */
+ *   resolve.c  names to addresses
+ *   probe.c    HTTP/1.1 for a status alone */
 #pragma once
 
 #include "base/buf.h"
@@ -230,5 +231,7 @@ bool http_inflate_is_over(const struct http_inflate *f);
 
 /* tls.c */
 MG_NODISCARD int http_tls_start(struct http_conn *n, struct err *e);
+/* tls reads and writes the socket at *fd, which outlives it, without SIGPIPE. */
+void http_tls_set_fd(SSL *tls, int *fd);
 /* Code and reason of a failed handshake, read or write. */
 int http_tls_error(struct http_conn *n, int ssl_result, const char *doing, struct err *e);

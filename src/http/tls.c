@@ -124,8 +124,7 @@ static int load_own(SSL_CTX *ctx, const struct http_options *o, struct err *e) {
 
 /* Sockets as OpenSSL reads and writes them, but for SIGPIPE. */
 static int bio_read(BIO *b, char *p, int n) {
-    struct http_conn *conn = BIO_get_data(b);
-    ssize_t got = recv(conn->fd, p, (size_t)n, 0);
+    ssize_t got = recv(*(const int *)BIO_get_data(b), p, (size_t)n, 0);
     BIO_clear_retry_flags(b);
     if (got < 0 && (errno == EAGAIN || errno == EINTR)) {
         BIO_set_retry_read(b);
@@ -134,8 +133,7 @@ static int bio_read(BIO *b, char *p, int n) {
 }
 
 static int bio_write(BIO *b, const char *p, int n) {
-    struct http_conn *conn = BIO_get_data(b);
-    ssize_t put = send(conn->fd, p, (size_t)n, MSG_NOSIGNAL);
+    ssize_t put = send(*(const int *)BIO_get_data(b), p, (size_t)n, MSG_NOSIGNAL);
     BIO_clear_retry_flags(b);
     if (put < 0 && (errno == EAGAIN || errno == EINTR)) {
         BIO_set_retry_write(b);
@@ -155,6 +153,16 @@ static void make_bio_method(void) {
     (void)BIO_meth_set_read(bio_method, bio_read);
     (void)BIO_meth_set_write(bio_method, bio_write);
     (void)BIO_meth_set_ctrl(bio_method, bio_ctrl);
+}
+
+void http_tls_set_fd(SSL *tls, int *fd) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT; /* workers have clients of their own */
+    (void)pthread_once(&once, make_bio_method);
+    BIO *b = BIO_new(bio_method);
+    mg_assert(b != NULL);
+    BIO_set_data(b, fd);
+    BIO_set_init(b, 1);
+    SSL_set_bio(tls, b, b);
 }
 
 static const char *name_to_check(const struct http_conn *n) {
@@ -203,15 +211,10 @@ int http_tls_start(struct http_conn *n, struct err *e) {
     if (r < 0) {
         return r;
     }
-    static pthread_once_t once = PTHREAD_ONCE_INIT; /* workers have clients of their own */
-    (void)pthread_once(&once, make_bio_method);
     n->tls = SSL_new(n->tls_context);
-    BIO *b = BIO_new(bio_method);
-    mg_assert(n->tls != NULL && b != NULL);
+    mg_assert(n->tls != NULL);
     SSL_set_app_data(n->tls, n);
-    BIO_set_data(b, n);
-    BIO_set_init(b, 1);
-    SSL_set_bio(n->tls, b, b);
+    http_tls_set_fd(n->tls, &n->fd);
     const char *name = name_to_check(n);
     struct ip46 ip;
     if (ip_parse(str_c(name), &ip) == 0) {

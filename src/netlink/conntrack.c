@@ -80,20 +80,10 @@ static int delete_found(struct found *f, struct err *e) {
     return r;
 }
 
-static int on_entry(void *arg, const struct nlmsghdr *h) {
-    struct found *f = arg;
-    const struct nlattr *tb[CTA_ZONE + 1], *tuple[CTA_TUPLE_IP + 1], *ip[CTA_IP_V6_DST + 1];
-    uint8_t af = ((const uint8_t *)h)[NLMSG_HDRLEN];
-    uint8_t family = af == AF_INET ? IP_V4 : IP_V6;
-    nl_attrs(h, sizeof(struct nfgenmsg), tb, CTA_ZONE);
-    bool hit = false;
-    for (size_t i = 0; i < ARRAY_LEN(places) && !hit; i++) {
-        nl_attrs_nested(tb[places[i].tuple], tuple, CTA_TUPLE_IP);
-        nl_attrs_nested(tuple[CTA_TUPLE_IP], ip, CTA_IP_V6_DST);
-        hit = is_wanted(f, family, ip[family == IP_V4 ? places[i].attr_v4 : places[i].attr_v6]);
-    }
+/* The entry's removal goes to those that are sent together. */
+static int queue_delete(struct found *f, uint8_t af, const struct nlattr **tb) {
     const struct nlattr *orig = tb[CTA_TUPLE_ORIG];
-    if (!hit || !orig || (af != AF_INET && af != AF_INET6)) {
+    if (!orig || (af != AF_INET && af != AF_INET6)) {
         return 0;
     }
     /* The id makes sure that a new connection between the same ends is left alone. */
@@ -109,6 +99,21 @@ static int on_entry(void *arg, const struct nlmsghdr *h) {
         return delete_found(f, NULL);
     }
     return 0;
+}
+
+static int on_entry(void *arg, const struct nlmsghdr *h) {
+    struct found *f = arg;
+    const struct nlattr *tb[CTA_ZONE + 1], *tuple[CTA_TUPLE_IP + 1], *ip[CTA_IP_V6_DST + 1];
+    uint8_t af = ((const uint8_t *)h)[NLMSG_HDRLEN];
+    uint8_t family = af == AF_INET ? IP_V4 : IP_V6;
+    nl_attrs(h, sizeof(struct nfgenmsg), tb, CTA_ZONE);
+    bool hit = false;
+    for (size_t i = 0; i < ARRAY_LEN(places) && !hit; i++) {
+        nl_attrs_nested(tb[places[i].tuple], tuple, CTA_TUPLE_IP);
+        nl_attrs_nested(tuple[CTA_TUPLE_IP], ip, CTA_IP_V6_DST);
+        hit = is_wanted(f, family, ip[family == IP_V4 ? places[i].attr_v4 : places[i].attr_v6]);
+    }
+    return hit ? queue_delete(f, af, tb) : 0;
 }
 
 /* ---- listing ---- */
@@ -185,6 +190,57 @@ static int on_listed(void *arg, const struct nlmsghdr *h) {
         mg_assert(l->p != NULL);
     }
     l->p[l->n++] = c;
+    return 0;
+}
+
+/* ---- ports of the host ---- */
+
+struct ports {
+    struct found found;
+    const struct conntrack_port *v;
+    size_t n;
+    const struct ip46 *hosts;
+    size_t n_hosts;
+};
+
+/* One end of a tuple; false: it has none. */
+static bool read_end(const struct nlattr *tuple_attr, bool is_v4, bool is_src, struct ip46 *ip,
+                     uint8_t *protocol, uint16_t *port) {
+    const struct nlattr *tuple[CTA_TUPLE_PROTO + 1], *ips[CTA_IP_V6_DST + 1];
+    const struct nlattr *proto[CTA_PROTO_DST_PORT + 1];
+    nl_attrs_nested(tuple_attr, tuple, CTA_TUPLE_PROTO);
+    nl_attrs_nested(tuple[CTA_TUPLE_IP], ips, CTA_IP_V6_DST);
+    nl_attrs_nested(tuple[CTA_TUPLE_PROTO], proto, CTA_PROTO_DST_PORT);
+    ip->family = is_v4 ? IP_V4 : IP_V6;
+    *protocol = nl_attr_u8(proto[CTA_PROTO_NUM], 0);
+    *port = read_port(proto[is_src ? CTA_PROTO_SRC_PORT : CTA_PROTO_DST_PORT]);
+    return read_ip(ips[is_v4 ? (is_src ? CTA_IP_V4_SRC : CTA_IP_V4_DST)
+                             : (is_src ? CTA_IP_V6_SRC : CTA_IP_V6_DST)],
+                   ip);
+}
+
+static int on_port_entry(void *arg, const struct nlmsghdr *h) {
+    struct ports *x = arg;
+    const struct nlattr *tb[CTA_ZONE + 1];
+    uint8_t af = ((const uint8_t *)h)[NLMSG_HDRLEN], protocol, reply_protocol;
+    struct ip46 dst = {0}, from = {0};
+    uint16_t port, reply_port;
+    nl_attrs(h, sizeof(struct nfgenmsg), tb, CTA_ZONE);
+    if (!read_end(tb[CTA_TUPLE_ORIG], af == AF_INET, false, &dst, &protocol, &port) ||
+        !read_end(tb[CTA_TUPLE_REPLY], af == AF_INET, true, &from, &reply_protocol, &reply_port)) {
+        return 0;
+    }
+    bool is_host = false;
+    for (size_t i = 0; i < x->n_hosts && !is_host; i++) {
+        is_host = ip_eq(&dst, &x->hosts[i]);
+    }
+    for (size_t i = 0; i < x->n; i++) {
+        const struct conntrack_port *p = &x->v[i];
+        if (p->protocol == protocol && p->port == port && p->to.family == dst.family &&
+            (p->host.family ? ip_eq(&dst, &p->host) : is_host) && !ip_eq(&from, &p->to)) {
+            return queue_delete(&x->found, af, tb);
+        }
+    }
     return 0;
 }
 
@@ -269,6 +325,32 @@ int conntrack_flush(struct conntrack *c, const struct ip46 *ips, size_t n, size_
     }
     if (r == 0 && n_deleted) {
         *n_deleted = f.n;
+    }
+    return r;
+}
+
+int conntrack_flush_ports(struct conntrack *c, const struct conntrack_port *v, size_t n,
+                          const struct ip46 *hosts, size_t n_hosts, size_t *n_deleted,
+                          struct err *e) {
+    struct ports x = {.v = v, .n = n, .hosts = hosts, .n_hosts = n_hosts};
+    if (n_deleted) {
+        *n_deleted = 0;
+    }
+    if (n == 0 || count_entries() == 0) {
+        return 0;
+    }
+    int r = open_sockets(c, e);
+    if (r == 0) {
+        x.found.del = c->del;
+        (void)add(c->nl, IPCTNL_MSG_CT_GET, AF_UNSPEC);
+        r = nl_dump(c->nl, sizeof(struct nfgenmsg), on_port_entry, &x, e);
+    }
+    if (r == -EINVAL || r == -EOPNOTSUPP || r == -EPROTONOSUPPORT) {
+        return 0; /* no connection tracking in this kernel */
+    }
+    r = r == 0 ? delete_found(&x.found, e) : r;
+    if (r == 0 && n_deleted) {
+        *n_deleted = x.found.n;
     }
     return r;
 }

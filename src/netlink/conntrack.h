@@ -30,6 +30,19 @@ MG_NODISCARD int conntrack_list(struct conntrack *c, const struct ip46 *ips, siz
 MG_NODISCARD int conntrack_delete(struct conntrack *c, const struct conn *v, size_t n,
                                   size_t *n_deleted, struct err *e);
 
+/* A port of this host that leads to a pod by now. */
+struct conntrack_port {
+    uint8_t protocol;
+    uint16_t port;
+    struct ip46 host; /* address of the host; family 0: every one of `hosts` of to's family */
+    struct ip46 to;   /* entries that lead there are right */
+};
+/* Deletes the entries that were made to such a port before it led there: as long as packets come,
+ * they would go where they went. Blocking. *n_deleted (may be NULL) counts. */
+MG_NODISCARD int conntrack_flush_ports(struct conntrack *c, const struct conntrack_port *v,
+                                       size_t n, const struct ip46 *hosts, size_t n_hosts,
+                                       size_t *n_deleted, struct err *e);
+
 /* Deletes every entry with one of the addresses at either end, before or after translation.
  * Blocking, about 10 ms for the kernel's walk of an empty table: for a worker. *n_deleted (may be
  * NULL) counts. A kernel without connection tracking has none: 0. */

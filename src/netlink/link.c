@@ -28,13 +28,20 @@ static void put_common(struct nl *nl, const char *name, const uint8_t *mac, cons
     }
 }
 
-size_t link_add_veth(struct nl *nl, const struct veth *v) {
+/* linux/if_link.h of 6.7 on: what is here has to build with older headers too. */
+enum { NETKIT_PEER_INFO = 1, NETKIT_MODE = 5, NETKIT_MODE_L2 = 0 };
+_Static_assert((int)NETKIT_PEER_INFO == (int)VETH_INFO_PEER, "one number for both kinds");
+
+static size_t add_pair(struct nl *nl, const struct veth *v, bool is_netkit) {
     struct ifinfomsg peer = {.ifi_family = AF_UNSPEC};
     size_t i = add(nl, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, 0);
     put_common(nl, v->name, v->mac, v);
     size_t info = nl_nest(nl, IFLA_LINKINFO, NULL, 0);
-    nl_put_strz(nl, IFLA_INFO_KIND, "veth");
+    nl_put_strz(nl, IFLA_INFO_KIND, is_netkit ? "netkit" : "veth");
     size_t data = nl_nest(nl, IFLA_INFO_DATA, NULL, 0);
+    if (is_netkit) {
+        nl_put_u32(nl, NETKIT_MODE, NETKIT_MODE_L2);
+    }
     size_t p = nl_nest(nl, VETH_INFO_PEER, &peer, sizeof(peer));
     put_common(nl, v->peer_name, v->peer_mac, v);
     if (v->peer_netns_fd >= 0) {
@@ -44,6 +51,18 @@ size_t link_add_veth(struct nl *nl, const struct veth *v) {
     nl_nest_end(nl, data);
     nl_nest_end(nl, info);
     return i;
+}
+
+size_t link_add_veth(struct nl *nl, const struct veth *v) {
+    return add_pair(nl, v, false);
+}
+
+size_t link_add_netkit(struct nl *nl, const struct veth *v) {
+    return add_pair(nl, v, true);
+}
+
+bool link_is_pair(const struct link *l) {
+    return strcmp(l->kind, "veth") == 0 || strcmp(l->kind, "netkit") == 0;
 }
 
 static void put_v4_conf(struct nl *nl, const struct link_conf *c) {

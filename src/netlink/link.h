@@ -1,4 +1,5 @@
-/* Links: veth pairs, flags, addresses, settings of an interface; links by name or index. */
+/* Links: veth and netkit pairs, flags, addresses, settings of an interface; links by name or index.
+ */
 #pragma once
 
 #include "netlink/nl.h"
@@ -16,7 +17,7 @@ struct link_conf {
 struct link {
     int index;
     char name[IF_NAMESIZE];
-    char kind[16]; /* "veth"; "" for hardware */
+    char kind[16]; /* "veth", "netkit"; "" for hardware */
     unsigned flags;
     uint32_t mtu, group;
     int peer_index; /* IFLA_LINK; 0 if unknown */
@@ -36,6 +37,11 @@ struct veth {
 
 /* Appends the birth of a pair; neither end is up. -EEXIST: one of the names is taken. */
 size_t link_add_veth(struct nl *nl, const struct veth *v);
+/* The same of a netkit pair that passes all and carries Ethernet (Linux 6.7; -EOPNOTSUPP without).
+ */
+size_t link_add_netkit(struct nl *nl, const struct veth *v);
+/* Is it one end of such a pair? */
+bool link_is_pair(const struct link *l);
 
 /* What to change; the link is named by index, or by name where index is 0. */
 struct link_change {

@@ -68,6 +68,20 @@ size_t tc_redirect_in(struct nl *nl, int index, int to) {
     return i;
 }
 
+static size_t del_qdisc(struct nl *nl, int index, uint32_t handle, uint32_t parent) {
+    struct tcmsg m = {
+        .tcm_family = AF_UNSPEC, .tcm_ifindex = index, .tcm_handle = handle, .tcm_parent = parent};
+    return nl_add(nl, RTM_DELQDISC, 0, &m, sizeof(m));
+}
+
+size_t tc_del_bucket(struct nl *nl, int index) {
+    return del_qdisc(nl, index, BUCKET_HANDLE, TC_H_ROOT);
+}
+
+size_t tc_del_redirect(struct nl *nl, int index) {
+    return del_qdisc(nl, index, TC_H_MAKE(TC_H_INGRESS, 0), TC_H_INGRESS);
+}
+
 size_t link_add_ifb(struct nl *nl, const char *name) {
     struct ifinfomsg m = {.ifi_flags = IFF_UP, .ifi_change = IFF_UP};
     size_t i = nl_add(nl, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &m, sizeof(m));

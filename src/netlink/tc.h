@@ -10,6 +10,9 @@ size_t tc_set_bucket(struct nl *nl, int index, uint64_t rate, uint32_t burst, ui
 /* Appends the two messages that lead all that comes in by `index` through `to` (kind ifb), which
  * hands it on as if it had come in just then. -EEXIST of the first: there is an ingress queue. */
 size_t tc_redirect_in(struct nl *nl, int index, int to);
+/* Appends the removal of either. -ENOENT, -EINVAL: there is none. */
+size_t tc_del_bucket(struct nl *nl, int index);
+size_t tc_del_redirect(struct nl *nl, int index);
 /* Appends the birth of an ifb. */
 size_t link_add_ifb(struct nl *nl, const char *name);
 

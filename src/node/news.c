@@ -1,6 +1,7 @@
 /* What the syncer tells goes to the calculation, and to whoever else looks at an object. */
 #include "node/node_int.h"
 
+#include "model/k8s.h"
 #include "model/pool.h"
 
 #include <stdio.h>
@@ -138,6 +139,12 @@ static bool decode(struct node *n, const struct kind *k, struct str ns, struct s
     return true;
 }
 
+static bool is_own_pod(const struct node *n, const struct object *o) {
+    const struct k8s_pod *pod = o->spec;
+    bool is_unnamed = pod && !pod->node_name.n && store_is_quick(n->store);
+    return is_unnamed || (pod && str_is(pod->node_name, n->name));
+}
+
 static void on_item(void *arg, const struct store_item *it) {
     struct node *n = arg;
     const struct kind *k = NULL;
@@ -171,6 +178,9 @@ static void on_item(void *arg, const struct store_item *it) {
     }
     if (n->cni) {
         cni_server_object(n->cni, k, ns, name);
+    }
+    if (n->cni && k->id == K_POD && p && is_own_pod(n, p)) {
+        cni_server_pod(n->cni, ns, name, &p->meta.annotations);
     }
     if (n->autohep) {
         autohep_object(n->autohep, k, name);

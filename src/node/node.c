@@ -35,6 +35,29 @@ static void set_nat(void *arg, struct str owner, const struct dataplane_nat *v, 
     }
 }
 
+/* A kernel that an agent of before has left as it was counts as in place only once it was compared
+ * with the store: what has changed meanwhile is not enforced. */
+static enum cni_health cni_health(void *arg, char *why, size_t cap) {
+    const struct node *n = arg;
+    struct dataplane_stats d;
+    dataplane_stats(n->dataplane, &d);
+    if (!n->in_sync) {
+        (void)snprintf(why, cap,
+                       "the datastore has not been read yet: policy in the kernel is as "
+                       "before the agent's start, or not there");
+        return CNI_NO_DATAPATH;
+    }
+    if (!d.is_applied) {
+        (void)snprintf(why, cap, "the kernel did not take the policy: %s", d.last_error);
+        return CNI_NO_DATAPATH;
+    }
+    if (n->lost_ns) {
+        (void)snprintf(why, cap, "the datastore is away: %s", n->lost_why);
+        return CNI_NO_STORE;
+    }
+    return CNI_HEALTHY;
+}
+
 static void on_cni(void *arg, int fd) {
     cni_server_connection(((struct node *)arg)->cni, fd);
 }
@@ -123,7 +146,7 @@ static int open_store(struct node *n, struct err *e) {
 }
 
 static int open_parts(struct node *n, struct err *e) {
-    static const struct cni_server_ops cni_ops = {when_enforced, set_nat};
+    static const struct cni_server_ops cni_ops = {when_enforced, set_nat, cni_health};
     static const struct store_server_hooks rpc_hooks = {node_on_op};
     const struct settings *s = &n->settings;
     struct links_settings ls = {.route_proto = s->route_proto,
@@ -176,7 +199,8 @@ static int open_parts(struct node *n, struct err *e) {
         }
     }
     n->rpc = store_server_new(n->loop, n->store, n->worker, &rpc_hooks, n);
-    return 0;
+    bool is_kube = strncmp(n->o.datastore, "kubernetes:", 11) == 0;
+    return is_kube ? cnitoken_new(n->loop, n->worker, &n->cnitoken, e) : 0;
 }
 
 static int start(struct node *n, struct err *e) {
@@ -329,6 +353,7 @@ void node_free(struct node *n) {
     loop_timer_free(n->init_timer);
     loop_timer_free(n->end_timer);
     store_worker_free(n->worker); /* before all that its jobs look at */
+    cnitoken_free(n->cnitoken);
     if (n->cni) {
         mtu_watch_free(n->mtu);
         cni_server_free(n->cni);

@@ -10,6 +10,7 @@
 #include "dataplane/links.h"
 #include "ipam/ipam.h"
 #include "node/autohep.h"
+#include "node/cnitoken.h"
 #include "node/cut.h"
 #include "node/ifaces.h"
 #include "node/listen.h"
@@ -67,10 +68,11 @@ struct node {
     struct iface_watch *ifaces;
     VEC(struct dataplane_iface) own;
     struct packetlog *packetlog;
-    struct autohep *autohep; /* NULL: a datastore whose controllers do its work */
-    struct cut *cut;         /* NULL: established connections go on */
-    struct network *network; /* NULL: the embedded store, which has one node */
-    struct supervise *bgp;   /* NULL: not wanted */
+    struct autohep *autohep;   /* NULL: a datastore whose controllers do its work */
+    struct cut *cut;           /* NULL: established connections go on */
+    struct cnitoken *cnitoken; /* NULL: not wanted */
+    struct network *network;   /* NULL: the embedded store, which has one node */
+    struct supervise *bgp;     /* NULL: not wanted */
     struct store_server *rpc;
     struct listener *listener;
     struct health *health, *metrics;

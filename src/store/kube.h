@@ -56,3 +56,19 @@ struct kube_resource {
 MG_NODISCARD int kube_resource_get(struct store *s, const struct kube_resource *k, struct str ns,
                                    struct str name, struct arena *a, struct jnode **out,
                                    bool *unknown_kind, struct err *e);
+
+/* A token of a service account (TokenRequest), and what else a kubeconfig needs: the server as we
+ * reach it. */
+struct kube_account {
+    struct str server, ca_pem; /* ca_pem STR_NULL: the system's authorities */
+    bool is_insecure;          /* whoever answers is trusted */
+    struct str token;
+    int64_t expires_s; /* wall clock */
+};
+/* ERR_NOT_FOUND: no such account, or an API server without this; ERR_DENIED names the right that is
+ * missing. */
+MG_NODISCARD int kube_account_token(struct store *s, struct str ns, struct str account,
+                                    unsigned seconds, struct arena *a, struct kube_account *out,
+                                    struct err *e);
+/* The namespace of the service account that we run as; STR_NULL: none is known. */
+struct str kube_own_namespace(const struct store *s);

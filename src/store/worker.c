@@ -68,7 +68,10 @@ static void next(struct store_worker *w) {
 
 void store_worker_run(struct store_worker *w, void (*work)(struct store *s, void *arg),
                       void (*done)(void *arg, int code), void *arg) {
-    mg_assert(!w->is_dead);
+    if (w->is_dead) { /* store_worker_free waits, and the loop's timers go on meanwhile */
+        done(arg, -ECANCELED);
+        return;
+    }
     if (store_is_quick(w->s)) {
         work(w->s, arg);
         done(arg, 0);

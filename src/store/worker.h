@@ -9,7 +9,8 @@ struct store_worker;
 
 /* s: used by jobs alone from now on, if its driver is a slow one. Outlives the worker. */
 struct store_worker *store_worker_new(struct loop *l, struct store *s);
-/* Waits for the job that runs; the others don't run. All are told -ECANCELED. */
+/* Waits for the job that runs, with the loop; the others don't run, nor those that come meanwhile.
+ * All are told -ECANCELED. */
 void store_worker_free(struct store_worker *w); /* accepts NULL */
 
 /* work(s, arg) on a thread (which owns what arg has meanwhile), then done(arg, 0) on the loop. */

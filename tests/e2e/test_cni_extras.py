@@ -6,6 +6,7 @@ the agent was killed and after somebody removed them; nothing left after DEL.
 Usage: test_cni_extras.py [PART…]
 """
 
+import hashlib
 import json
 import pathlib
 import sys
@@ -113,6 +114,44 @@ def ports(node, lab):
     node.must('DEL', 'web2', 'p2')
     node.must('DEL', 'other', 'p1')
     node.expect('ports', before)
+
+
+CLIENT = """
+import socket, sys, time
+s = socket.socket(socket.AF_INET6 if ':' in sys.argv[1] else socket.AF_INET, socket.SOCK_DGRAM)
+s.connect((sys.argv[1], int(sys.argv[2])))
+s.settimeout(0.2)
+print('ready', flush=True)
+end = time.monotonic() + 60
+while time.monotonic() < end:
+    try:
+        s.send(b'?')
+        print(s.recv(100).decode(), flush=True)
+        break
+    except (ConnectionRefusedError, TimeoutError, socket.timeout):
+        time.sleep(0.05)
+"""
+
+
+def stale(node, lab):
+    """UDP clients that asked a host port before it led to a pod, and go on: they reach the pod."""
+    before = node.state()
+    targets = [(EXT['node'][0], 5399), (EXT['node'][1], 5399), (EXT['node'][0], 5400)]
+    clients = [lab.spawn('out', [sys.executable, '-c', CLIENT, ip, str(port)], stdout=-1, text=True)
+               for ip, port in targets]
+    bystander = '192.0.2.9'  # what only passes through the node stays
+    for client in clients:
+        assert client.stdout.readline() == 'ready\n'
+    tracked = lambda: lab.run('node', ['conntrack', '-L', '-p', 'udp', '--dport', '5399'])  # noqa: E731
+    until(lambda: tracked().count('dport=5399') >= 2)
+    lab.run('node', ['conntrack', '-I', '-p', 'udp', '-s', EXT['out'][0], '-d', bystander, '--sport', '7',
+                     '--dport', '5399', '-t', '600'])
+    node.must('ADD', 'web', 'p0', conf=mappings('5399:53/udp', f'5400:53/udp@{EXT["node"][0]}'))
+    for client in clients:
+        assert client.stdout.readline() == '?p0\n', client.args  # the prober sends it back, and who it is
+    assert bystander in tracked(), tracked()
+    node.must('DEL', 'web', 'p0')
+    node.expect('stale', before)
 
 
 def floating(node, lab):
@@ -226,6 +265,46 @@ def bandwidth(node, lab):
     node.agent.apply([namespace, pod])
     slow = addresses(node.must('ADD', 'slow', 'p0', **args))[0]
     found.append(held(slow, 'annotations'))
+    # The annotations of the running pod change: another rate, none for one way, none at all, one again.
+    link = 'cali' + hashlib.sha1(b'default.slow').hexdigest()[:11]
+    index = json.loads(lab.run('node', ['ip', '-j', 'link', 'show', link]))[0]['ifindex']
+    key = 'qos.projectcalico.org/'
+
+    def rates():
+        """What tc has: to the pod, from the pod."""
+        ifb = 'mgb' + link[4:]
+        seen = json.loads(lab.run('node', ['tc', '-j', 'qdisc', 'show']))
+        of = {q['dev']: (q['options']['rate'], q['options']['burst']) for q in seen if q['kind'] == 'tbf'}
+        has_ingress = any(q['kind'] == 'ingress' and q['dev'] == link for q in seen)
+        assert has_ingress or ifb not in of, seen
+        return of.get(link), of.get(ifb)
+
+    def annotate(**annotations):
+        pod['metadata']['annotations'] = {key + k: v for k, v in annotations.items()}
+        node.agent.apply([pod])
+
+    def rate_is(way, rate):
+        """until() with a rate of one way"""
+        until(lambda: (rates()[way] or (0, 0))[0] == rate)
+
+    annotate(ingressBandwidth='16M', egressBandwidth='4M')
+    rate_is(0, 2_000_000)
+    rate_is(1, 500_000)
+    annotate(ingressBandwidth='16M', ingressBurst='16M', egressBandwidth='4M')
+    until(lambda: rates()[0][1] > 1_900_000)
+    annotate(egressBandwidth='4M')
+    rate_is(0, 0)
+    rate_is(1, 500_000)
+    node.agent.kill()
+    node.agent.start()
+    annotate()
+    rate_is(1, 0)
+    until(lambda: 'mgb' not in lab.run('node', ['ip', 'link']))
+    assert not list(pathlib.Path(node.agent.state, 'attachments').iterdir())
+    annotate(ingressBandwidth='8M', egressBandwidth='8M')
+    rate_is(1, rate)
+    found.append(held(slow, 'annotated again'))
+    assert json.loads(lab.run('node', ['ip', '-j', 'link', 'show', link]))[0]['ifindex'] == index
     node.must('DEL', 'slow', 'p0', **args)
     node.must('DEL', 'fast', 'p1')
     node.agent.delete([pod])
@@ -256,7 +335,7 @@ def main(parts):
             node.must('ADD', 'first', 'p0', conf={'ipam': DUAL})  # blocks stay with the node
             node.must('DEL', 'first', 'p0')
             agent.apply([{'apiVersion': 'v1', 'kind': 'Namespace', 'metadata': {'name': 'default'}}, ALLOW])
-            for part in (ports, floating, bandwidth):
+            for part in (ports, stale, floating, bandwidth):
                 if parts and part.__name__ not in parts:
                     continue
                 start = time.monotonic()

@@ -4,6 +4,7 @@ As test_server.py, with what it offers."""
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 import time
@@ -288,6 +289,41 @@ class Pools(Server):
         self.assertEqual(code, 0, ips)
         self.assertEqual(len(ips), 2)
         self.delete("c1", None)
+
+    def rename_handle(self, old, new):
+        """As if another plugin had given the addresses: its handle, and an endpoint without our note."""
+        self.stop()
+        with sqlite3.connect(os.path.join(self.dir, "db")) as db:
+            db.execute("update items set key = replace(key, ?, ?), value = replace(value, ?, ?)"
+                       " where space = 'i'", (old, new, '"%s"' % old, '"%s"' % new))
+            db.execute("update items set value = replace(value, 'margay.io/cni-network', 'x')")
+        db.close()
+        self.start()
+
+    def handles(self):
+        return sorted(k.rsplit("/", 1)[1] for k in self.keys() if "/handle/" in k)
+
+    def test_del_releases_the_oldest_handles(self):
+        self.put_pool("a", "10.10.0.0/28")
+        self.put_namespace("shop")
+        for pod in ("web", "db"):
+            self.put_pod("shop", pod)
+        for c, pod in (("c1", "web"), ("c2", "db")):
+            self.assertEqual(self.one(c, args=self.k8s("shop", pod))[0], 0)
+        self.assertEqual(self.one("c3")[0], 0)
+        self.assertEqual(self.handles(), ["net1.c1", "net1.c2", "net1.c3"])
+        self.rename_handle("net1.c1", "shop.web")
+        self.rename_handle("net1.c3", "c3")
+        self.assertEqual(self.handles(), ["c3", "net1.c2", "shop.web"])
+        self.delete("c1", None, args=self.k8s("shop", "web"))
+        self.assertEqual(self.handles(), ["c3", "net1.c2"])
+        self.delete("c3", None)
+        self.assertEqual(self.handles(), ["net1.c2"])
+        # Names that others may choose don't release what is not theirs.
+        self.delete("c9", None, args=self.k8s("net1", "c2"))
+        self.rename_handle("net1.c2", "vxlan-tunnel-addr-n1")
+        self.delete("vxlan-tunnel-addr-n1", None)
+        self.assertEqual(self.handles(), ["vxlan-tunnel-addr-n1"])
 
     def test_check_sees_a_released_address(self):
         self.put_pool("a", "10.10.0.0/28")
