@@ -98,8 +98,9 @@ struct mirror {
 };
 static void m_item(void *arg, const struct store_item *it) {
     struct mirror *m = arg;
-    unsigned i = (unsigned)atoi(it->key.p + 2);
-    assert_true(i < N_KEYS);
+    int64_t i = -1;
+    struct str digits = {it->key.p + 2, it->key.n - 2};
+    assert_true(str_to_i64(digits, &i) == 0 && i >= 0 && i < N_KEYS);
     char now[16];
     snprintf(now, sizeof(now), "%.*s", STR_FMT(it->value));
     assert_string_not_equal(now, m->value[i]); /* nothing is told twice */
@@ -376,7 +377,8 @@ static void t_store__killed_at_random_moments__acknowledged_is_there(void **stat
         int r = store_get(s, key("n"), &a, &it, &e);
         if (last >= 0) {
             assert_int_equal(r, 0);
-            int has = atoi(it.value.p);
+            int64_t has = -1;
+            assert_int_equal(str_to_i64(it.value, &has), 0);
             assert_true(has == last || has == last + 1);
             assert_int_equal(store_delete(s, key("n"), REV_ANY, &e), 0);
         }

@@ -150,8 +150,9 @@ static void m_item(void *arg, const struct store_item *it) {
         m->other++;
         return;
     }
-    unsigned long i = strtoul(it->key.p + m->prefix.n + 1, NULL, 10);
-    assert_true(i < N_KEYS);
+    int64_t i = -1;
+    struct str name = {it->key.p + m->prefix.n + 1, it->key.n - m->prefix.n - 1};
+    assert_true(str_to_i64(name, &i) == 0 && i >= 0 && i < N_KEYS);
     char now[TEXT] = ""; /* zero behind the text: it is compared whole */
     struct str text = net_text(it->value, &m->a);
     assert_true(!it->value.p || text.p);
