@@ -2,9 +2,10 @@
  * namespaces made beforehand. Plugins take turns, so that noise hits all alike.
  *
  * usage: bench_cni ROUNDS PARALLEL PRESENT NAME=PLUGIN_PATH=CONF_FILE…
- * PRESENT pods of each plugin are there already. PARALLEL 1: none in parallel. Prints one line a
- * plugin and operation: NAME OPERATION MEDIAN_US P99_US (serial), then NAME parallel-OPERATION
- * WALL_US_PER_POD. */
+ * With BENCH_PODS=NAMESPACE in the environment, each is asked for the Pod pod-N of that namespace,
+ * N from 0 to ROUNDS + 1. PRESENT pods of each plugin are there already. PARALLEL 1: none in
+ * parallel. Prints one line a plugin and operation: NAME OPERATION MEDIAN_US P99_US (serial), then
+ * NAME parallel-OPERATION WALL_US_PER_POD. */
 #include <fcntl.h>
 #include <sched.h>
 #include <spawn.h>
@@ -48,13 +49,17 @@ static int make_netns(void) {
 }
 
 static pid_t start(const struct plugin *p, const char *command, int pod, unsigned serial) {
-    char cmd[32], id[64], ns[64];
+    char cmd[32], id[64], ns[64], args[128];
+    const char *pods = getenv("BENCH_PODS");
     snprintf(cmd, sizeof(cmd), "CNI_COMMAND=%s", command);
     /* The first characters make interface names: they must differ. */
     snprintf(id, sizeof(id), "CNI_CONTAINERID=%08x-%s", serial, p->name);
     snprintf(ns, sizeof(ns), "CNI_NETNS=/proc/%d/fd/%d", (int)getpid(), netns_fd[pod]);
     char bin_path[] = "CNI_PATH=/usr/lib/cni:/opt/cni/bin", ifname[] = "CNI_IFNAME=eth0";
-    char *const envp[] = {cmd, id, ns, bin_path, ifname, NULL};
+    snprintf(args, sizeof(args),
+             "CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=%.60s;K8S_POD_NAME=pod-%u",
+             pods ? pods : "", serial);
+    char *const envp[] = {cmd, id, ns, bin_path, ifname, pods ? args : NULL, NULL};
     char *const argv[] = {(char *)(size_t)p->path, NULL};
     posix_spawn_file_actions_t fa;
     posix_spawn_file_actions_init(&fa);
