@@ -614,8 +614,12 @@ static int held_by(const struct assigning *x, const struct block *b, uint32_t or
     char text[IP_TEXT_MAX];
     struct str ns = block_attr_of(b, ordinal, "namespace"), pod = block_attr_of(b, ordinal, "pod");
     struct str h = block_handle_of(b, ordinal);
-    return err_set(x->e, ERR_EXISTS, "address %s is in use by %.*s%s%.*s (handle %.*s)",
-                   ip_text(ip, text), STR_FMT(ns), pod.n ? "/" : "", STR_FMT(pod), STR_FMT(h));
+    if (!pod.n) { /* a tunnel's, a Service's, or whoever left no name */
+        return err_set(x->e, ERR_EXISTS, "address %s is in use under the handle %.*s",
+                       ip_text(ip, text), STR_FMT(h));
+    }
+    return err_set(x->e, ERR_EXISTS, "address %s is in use by %.*s/%.*s (handle %.*s)",
+                   ip_text(ip, text), STR_FMT(ns), STR_FMT(pod), STR_FMT(h));
 }
 
 static int assign_ip_once(struct assigning *x, const struct prefix *cidr, const struct ip46 *ip,
