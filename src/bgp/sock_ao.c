@@ -41,8 +41,9 @@ struct ao_info {
 
 /* The kernel binds keys to L3 master devices only: a link-local address alone tells a key. */
 static void put_addr(struct sockaddr_storage *out, const struct prefix *peers) {
-    union sock_addr a;
-    memcpy(out, &a, sock_addr_set(&a, &peers->ip, 0, 0));
+    union sock_addr a = {0};
+    socklen_t n = sock_addr_set(&a, &peers->ip, 0, 0);
+    memcpy(out, &a, n);
 }
 
 static int set(int fd, int option, const void *p, socklen_t n) {

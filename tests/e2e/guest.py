@@ -1,5 +1,5 @@
-"""A guest of qemu with Debian's newest kernel and the host's files (read-only, /run and /tmp its
-own): for tests of what the host's kernel lacks. Without hardware virtualization: some ten seconds.
+"""A guest of qemu with Debian's newest kernel and the host's files (read-only, /run its own, where
+TMPDIR is, too): for tests of what the host's kernel lacks. Without hardware virtualization: some ten seconds.
 
 The kernel's packages are of Debian unstable, only unpacked, and kept beside the other test peers
 (MARGAY_CACHE, /var/cache/margay).
@@ -26,8 +26,8 @@ for f in /m/*.ko; do insmod $f; done
 for a in $(cat /proc/cmdline); do case $a in job=*) J=${a#job=};; esac; done
 mount -t virtiofs -o ro root /newroot
 for d in proc sys dev; do mount --move /$d /newroot/$d; done
-mount -t tmpfs t /newroot/run; mount -t tmpfs t /newroot/tmp; mkdir /newroot/run/netns
-export PATH=/usr/sbin:/usr/bin:/sbin:/bin
+mount -t tmpfs t /newroot/run; mkdir /newroot/run/netns /newroot/run/tmp
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin TMPDIR=/run/tmp
 exec switch_root /newroot /bin/bash -c \
     "bash $J > /dev/ttyS0 2>&1; echo \\$? > /dev/ttyS1; sleep 0.1; /bin/busybox reboot -f"
 """
@@ -115,8 +115,7 @@ def run(argv, modules=('veth',), env=None, timeout=300):
     """Runs a program in a guest: its exit status and what it wrote. modules are loaded first."""
     place = kernel()
     image = next(iter([*place.glob('usr/lib/modules/*/vmlinuz'), *place.glob('boot/vmlinuz-*')]))
-    # Not in /tmp, of which the guest has its own.
-    with tempfile.TemporaryDirectory(prefix='guest-', dir=CACHE) as folder:
+    with tempfile.TemporaryDirectory(prefix='margay-guest-') as folder:
         base = pathlib.Path(folder)
         words = [*(f'{k}={v}' for k, v in (env or {}).items()), *map(str, argv)]
         (base / 'job').write_text('ip link set lo up\nexec env ' + ' '.join(
