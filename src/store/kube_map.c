@@ -238,8 +238,9 @@ int kube_locate(struct store_key k, struct arena *a, struct kube_at *out, struct
         struct str node;
         if (kube_wep_parse(at.name, a, &node, &at.name) < 0) {
             return err_set(e, ERR_NOT_FOUND,
-                           "workload endpoint \"%.*s\": with the Kubernetes API as datastore its "
-                           "name is NODE-k8s-POD-eth0, each - of a part doubled",
+                           "workload endpoint \"%.*s\": with the Kubernetes API as datastore a pod "
+                           "has one, NODE-k8s-POD-eth0 (each - of a part doubled); give a further "
+                           "interface to another plugin",
                            STR_FMT(at.name));
         }
     }
